@@ -1,0 +1,43 @@
+"""Depthwise 2-D convolution for NumPy arrays, drop-in for ``tf.keras.layers.DepthwiseConv2D``.
+
+Public names only; the function is in functional.py, the loops in _kernels.pyx.
+"""
+
+import json
+
+from . import _runtime, activations, constraints, initializers, regularizers
+from ._registry import register_serializable
+from ._runtime import get_workers, set_workers
+from .functional import depthwise_conv2d
+
+__version__ = "0.1.0"
+__all__ = [
+    "activations", "constraints", "depthwise_conv2d", "get_workers", "initializers", "register_serializable", "regularizers",
+    "set_workers", "show_config",
+]
+
+
+def show_config(mode="stdout"):
+    """What was built, what runs and why, as in NumPy.
+
+    Parameters
+    ----------
+    mode : {"stdout", "dicts"}
+        Print it, or return it as a dict.
+
+    Returns
+    -------
+    dict or None
+
+    Raises
+    ------
+    ValueError
+        For another mode.
+    """
+    if mode not in ("stdout", "dicts"):
+        raise ValueError(f'mode must be "stdout" or "dicts", got {mode!r:.80}')
+    config = {"dwconv": {"version": __version__}, **_runtime.describe()}
+    if mode == "dicts":
+        return config
+    print(json.dumps(config, indent=2))
+    return None

@@ -1,0 +1,124 @@
+"""python -m dwconv info | demo: what was built and runs; a bank of filters on a photograph.
+
+Only what the command line needs.  matplotlib (the `demo` extra) is imported when a picture is asked for, never before.
+"""
+
+import argparse
+import pathlib
+import sys
+import time
+
+import numpy as np
+
+import dwconv
+from dwconv import _runtime
+
+_SOBEL = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
+_BINOMIAL = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1]) / 256
+
+# label, filter, options of depthwise_conv2d, whether the result is signed: then 0 is drawn mid-grey
+FILTERS = [
+    ("blur: binomial 5x5", _BINOMIAL, {}, False),
+    ("sharpen 3x3", np.array([[0, -1, 0], [-1, 5, -1], [0, -1, 0]]), {}, False),
+    ("Sobel x 3x3", _SOBEL, {}, True),
+    ("Sobel y 3x3", _SOBEL.T, {}, True),
+    ("Laplacian 3x3", np.array([[0, 1, 0], [1, -4, 1], [0, 1, 0]]), {}, True),
+    ("emboss 3x3", np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]]), {}, False),
+    ("blur 5x5, dilation 4", _BINOMIAL, {"dilation_rate": 4}, False),
+    ("blur 5x5, stride 2", _BINOMIAL, {"strides": 2}, False),
+]
+
+
+def reference(image, kernel, strides=1, dilation_rate=1):
+    """The same convolution, "same" padding, in float64 and plain NumPy: one shifted copy of the image per tap."""
+    (h, w, c), (kh, kw) = image.shape, kernel.shape
+    oh, ow = -(-h // strides), -(-w // strides)
+    spans = [(k - 1) * dilation_rate + 1 for k in (kh, kw)]
+    pads = [max((o - 1) * strides + span - n, 0) for o, span, n in zip((oh, ow), spans, (h, w), strict=True)]
+    padded = np.zeros((h + pads[0] + strides, w + pads[1] + strides, c))
+    padded[pads[0] // 2 : pads[0] // 2 + h, pads[1] // 2 : pads[1] // 2 + w] = image
+    y = np.zeros((oh, ow, c))
+    for i in range(kh):
+        for j in range(kw):
+            rows = slice(i * dilation_rate, i * dilation_rate + (oh - 1) * strides + 1, strides)
+            cols = slice(j * dilation_rate, j * dilation_rate + (ow - 1) * strides + 1, strides)
+            y += kernel[i, j] * padded[rows, cols]
+    return y
+
+
+def read_image(path):
+    """float32 (H, W, 3) in 0..1: the given picture, or matplotlib's sample photograph."""
+    from matplotlib import cbook, image
+
+    if path is None:
+        with cbook.get_sample_data("grace_hopper.jpg") as file:
+            pixels = image.imread(file, format="jpg")
+    else:
+        pixels = image.imread(path)
+    scale = 255 if pixels.dtype == np.uint8 else 65535 if pixels.dtype == np.uint16 else 1
+    pixels = np.atleast_3d(pixels)[:, :, :3].astype(np.float32) / np.float32(scale)
+    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)) if pixels.shape[2] == 1 else pixels)
+
+
+def draw(panels, path):
+    """Labelled pictures in a grid, written to `path`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 13.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (label, picture) in zip(figure.subplots(3, 3).flat, panels, strict=True):
+        axes.imshow(np.clip(picture, 0, 1))
+        axes.set_title(label)
+        axes.set_axis_off()
+    figure.savefig(path, dpi=80)
+
+
+def demo(path, output):
+    image = read_image(path)
+    x = image[None]
+    workers = dwconv.get_workers()
+    print(f"image {path or 'grace_hopper.jpg of matplotlib'}: x {x.shape} {x.dtype}, channels_last")
+    print(f"kernels module {_runtime.kernels_name}, at most {workers} workers")
+    panels, worst = [(f"photograph {image.shape[1]} x {image.shape[0]}", image)], 0.0
+    for label, kernel, options, signed in FILTERS:
+        kernel32 = kernel.astype(np.float32)
+        seconds = []
+        for _ in range(20):
+            start = time.perf_counter()
+            y = dwconv.depthwise_conv2d(x, kernel32, padding="same", **options)
+            seconds.append(time.perf_counter() - start)
+        difference = float(np.abs(y[0] - reference(image.astype(float), kernel.astype(float), **options)).max())
+        worst = max(worst, difference)
+        rate = 2 * y.size * kernel.size / min(seconds) / 1e9
+        print(f"{label:22s} kernel {kernel.shape} -> y {y.shape}  {min(seconds) * 1e3:7.3f} ms  {rate:6.1f} GFLOP/s  "
+              f"{(x.nbytes + y.nbytes) / min(seconds) / 1e9:5.1f} GB/s  largest difference {difference:.1e}")
+        panels.append((label, y[0] / 2 + 0.5 if signed else y[0]))
+    print(f"largest difference to float64 NumPy over all filters: {worst:.1e}")
+    draw(panels, output)
+    print(f"wrote {output}")
+    return 0 if worst < 1e-4 else 1
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(prog="python -m dwconv", description="Depthwise 2-D convolution for NumPy arrays.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("info", help="print what was built, what runs and why")
+    sub = commands.add_parser("demo", help="run a bank of filters on a photograph and write a picture")
+    sub.add_argument("image", nargs="?", type=pathlib.Path, help="a picture; default: matplotlib's sample photograph")
+    sub.add_argument("-o", "--output", type=pathlib.Path, default=pathlib.Path("demo.png"), help="default: demo.png")
+    options = parser.parse_args(arguments)
+    if options.command == "info":
+        dwconv.show_config()
+        return 0
+    try:
+        return demo(options.image, options.output)
+    except ImportError as error:
+        print(f"python -m dwconv demo needs the demo extra (pip install 'dwconv[demo]'): {error}", file=sys.stderr)
+    except (OSError, ValueError) as error:
+        print(f"python -m dwconv demo: {error}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,327 @@
+# cython: language_level=3, embedsignature=True
+"""The compiled loops: entry points, blocking and threads around the register tiles of _tiles.h.
+
+    w (kh, kw, C*M), bias (C*M,) or None, and
+    x (N, H, W, C), y (N, OH, OW, C*M)     channels_last
+    x (N, C, H, W), y (N, C*M, OH, OW)     channels_first
+
+The ladder: the entry point takes typed memoryviews and fills a Plan; run_channels / run_rows cut the plan into tasks and
+each hold the only prange of their family; a task walks its bands and channel blocks or planes; a tile (C) computes.  Below the
+entry points there are pointers, Py_ssize_t and `noexcept nogil` only.
+
+Refused here: argument checks (functional.py has made them; a debug build adds bounds checks on what the entries touch),
+dtypes other than float32 and float64, inputs whose innermost axis has gaps, copies of the input, scratch beyond the
+repeated weights of an image with few channels (at most PATTERN_BYTES).
+
+This file is compiled once per instruction set, see setup.py.  Bits do not depend on how the work is cut: see _tiles.h.
+"""
+from cython.parallel cimport prange
+from libc.stdlib cimport free, malloc
+
+cdef extern from *:
+    """
+    #define REAL float
+    #define REAL_SIZE 4
+    #define REAL_INT int32_t
+    #define DW(name) name##_f32
+    #include "_simd.h"
+    #include "_tiles.h"
+    #undef REAL
+    #undef REAL_SIZE
+    #undef REAL_INT
+    #undef DW
+    #define REAL double
+    #define REAL_SIZE 8
+    #define REAL_INT int64_t
+    #define DW(name) name##_f64
+    #include "_simd.h"
+    #include "_tiles.h"
+    #ifdef _OPENMP
+    #include <omp.h>
+    #define dw_max_threads omp_get_max_threads
+    enum { DW_OPENMP = 1 };
+    #else
+    #define dw_max_threads() 1
+    enum { DW_OPENMP = 0 };
+    #endif
+    enum { DW_VECTOR_BYTES = DW_BYTES };
+    #ifdef __clang__
+    #define DW_COMPILER "clang " __clang_version__
+    #elif defined(__GNUC__)
+    #define DW_COMPILER "gcc " __VERSION__
+    #elif defined(_MSC_VER)
+    #define DW_COMPILER "msvc"
+    #else
+    #define DW_COMPILER "unknown"
+    #endif
+    """
+    const char* DW_COMPILER
+    enum: DW_OPENMP, DW_VECTOR_BYTES
+    int dw_max_threads() nogil
+    Py_ssize_t dw_ceil_div(Py_ssize_t, Py_ssize_t) nogil
+    Py_ssize_t dw_max(Py_ssize_t, Py_ssize_t) nogil
+    Py_ssize_t dw_min(Py_ssize_t, Py_ssize_t) nogil
+    ctypedef struct dw_geometry:
+        Py_ssize_t kh, kw, sh, sw, xh, xw, wh, ww, yh, yw, x0, row_lo, row_hi, col_lo, col_hi
+        Py_ssize_t cols, width, pad, repeat, period
+        int clamp
+        double lo, hi
+    void channel_block_f32(const dw_geometry*, const float*, const float*, const float*, float*,
+                           Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
+    void channel_block_f64(const dw_geometry*, const double*, const double*, const double*, double*,
+                           Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
+    void row_block_f32(const dw_geometry*, const float*, const float*, const float*, float*, Py_ssize_t, Py_ssize_t) nogil
+    void row_block_f64(const dw_geometry*, const double*, const double*, const double*, double*, Py_ssize_t, Py_ssize_t) nogil
+
+ctypedef fused real:
+    float
+    double
+
+cdef enum:
+    PATTERN_BYTES = 32768     # repeated weights of one call; beyond, few channels are taken as one partial vector
+    BAND_BYTES = 262144       # of input and output that a band of rows touches: a share of L2, so that every channel block finds it there
+    TASKS_PER_WORKER = 4      # so that a worker that the machine slows down holds up little
+
+
+# ---- geometry ----
+
+cdef struct Axis:
+    Py_ssize_t size           # of the input
+    Py_ssize_t out            # of the output
+    Py_ssize_t taps, stride, dilation
+    Py_ssize_t pad            # before the first input
+    Py_ssize_t phases         # outputs f, f + phases, ... see the same taps: dilation / gcd(stride, dilation)
+    Py_ssize_t step           # from one of those to the next, in taps: stride / gcd(stride, dilation)
+
+
+cdef struct Phase:
+    Py_ssize_t first          # input position of tap 0 of the phase's first output; negative in the padding
+    Py_ssize_t out            # its outputs
+    Py_ssize_t lo, hi         # taps from there that lie in the input: lo <= t < hi
+
+
+cdef struct Plan:
+    Axis rows, cols
+    Py_ssize_t images, channels, repeat        # channels: of the output; repeat: the multiplier
+    Py_ssize_t xn, xc, xh, xw, yn, yc, yh, yw, wh, ww    # strides in elements
+    Py_ssize_t unit           # row family: elements of x per column (channels of a flat row)
+    Py_ssize_t groups, bands, items            # of channel blocks; of rows per image; planes in flight
+    dw_geometry geometry      # what all tasks share
+
+
+cdef inline Axis make_axis(Py_ssize_t size, Py_ssize_t out, Py_ssize_t taps, Py_ssize_t stride, Py_ssize_t dilation, Py_ssize_t pad) noexcept nogil:
+    cdef Axis a
+    cdef Py_ssize_t g = dilation, h = stride
+    while h:
+        g, h = h, g % h
+    a.size, a.out, a.taps, a.stride, a.dilation, a.pad = size, out, taps, stride, dilation, pad
+    a.phases = dw_min(dilation // g, dw_max(out, 1))
+    a.step = stride // g
+    return a
+
+
+cdef inline Phase make_phase(const Axis* a, Py_ssize_t f) noexcept nogil:
+    cdef Phase p
+    p.first = f * a.stride - a.pad
+    p.out = dw_ceil_div(a.out - f, a.phases)
+    p.lo = dw_ceil_div(-p.first, a.dilation)
+    p.hi = dw_ceil_div(a.size - p.first, a.dilation)
+    return p
+
+
+cdef inline void enter_rows(Plan* p, Py_ssize_t f, Py_ssize_t* out) noexcept nogil:
+    """Row phase f into the plan's geometry."""
+    cdef Phase rows = make_phase(&p.rows, f)
+    p.geometry.row_lo, p.geometry.row_hi = rows.lo, rows.hi
+    p.geometry.x0 = rows.first * p.xh - p.geometry.pad
+    out[0] = rows.out
+
+
+cdef inline void fill_geometry(Plan* p) noexcept nogil:
+    """What does not depend on the phase."""
+    cdef dw_geometry* g = &p.geometry
+    g.kh, g.kw, g.sh = p.rows.taps, p.cols.taps, p.rows.step
+    g.xh = p.rows.dilation * p.xh
+    g.yh = p.rows.phases * p.yh
+    g.wh, g.ww = p.wh, p.ww
+
+
+cdef inline Py_ssize_t band_count(const Plan* p, Py_ssize_t row_bytes, Py_ssize_t others, int workers) noexcept nogil:
+    """Into how many bands the rows of a phase are cut: what fits the cache, more if the workers would lack tasks."""
+    cdef Py_ssize_t rows = dw_ceil_div(p.rows.out, p.rows.phases)
+    cdef Py_ssize_t count = dw_ceil_div(rows * row_bytes, BAND_BYTES)
+    if workers > 1:
+        count = dw_max(count, dw_ceil_div(workers * TASKS_PER_WORKER, dw_max(others, 1)))
+    return dw_max(1, dw_min(count, rows // 4))
+
+
+# ---- channels_last: vectors along the channels ----
+
+cdef void channel_task(const Plan* shared, Py_ssize_t task, const real* x, const real* w, const real* bias, real* y) noexcept nogil:
+    """One image, one row phase, one band of rows, one group of channel blocks; all column phases."""
+    cdef Plan p = shared[0]
+    cdef Py_ssize_t lanes = DW_VECTOR_BYTES // sizeof(real) if DW_VECTOR_BYTES else 1
+    cdef Py_ssize_t group = task % p.groups, band = task // p.groups % p.bands
+    cdef Py_ssize_t fh = task // (p.groups * p.bands) % p.rows.phases, n = task // (p.groups * p.bands * p.rows.phases)
+    cdef Py_ssize_t whole = dw_max(p.channels // lanes, 1), block, rows, row0, fw, first
+    cdef Phase cols
+    enter_rows(&p, fh, &rows)
+    row0 = p.geometry.x0
+    for fw in range(p.cols.phases):
+        cols = make_phase(&p.cols, fw)
+        p.geometry.x0 = row0 + cols.first * p.xw
+        p.geometry.col_lo, p.geometry.col_hi, p.geometry.cols = cols.lo, cols.hi, cols.out
+        for block in range(whole * group // p.groups, whole * (group + 1) // p.groups + (group == p.groups - 1)):
+            first = block * lanes
+            if block == whole:                          # what is left over: a block that ends at the last channel,
+                if p.channels <= whole * lanes:         # overlapping its neighbour of the same group
+                    break
+                first = p.channels - lanes
+            if real is float:
+                channel_block_f32(&p.geometry, x + n * p.xn, w, bias, y + n * p.yn + fh * p.yh + fw * p.yw,
+                                  rows * band // p.bands, rows * (band + 1) // p.bands, first, p.channels)
+            else:
+                channel_block_f64(&p.geometry, x + n * p.xn, w, bias, y + n * p.yn + fh * p.yh + fw * p.yw,
+                                  rows * band // p.bands, rows * (band + 1) // p.bands, first, p.channels)
+
+
+cdef void run_channels(Plan* p, const real* x, const real* w, const real* bias, real* y, int workers) noexcept nogil:
+    cdef Py_ssize_t lanes = DW_VECTOR_BYTES // sizeof(real) if DW_VECTOR_BYTES else 1
+    cdef Py_ssize_t task, tasks
+    fill_geometry(p)
+    p.geometry.repeat = p.repeat
+    p.geometry.sw, p.geometry.xw, p.geometry.yw = p.cols.step, p.cols.dilation * p.xw, p.cols.phases * p.yw
+    p.bands = band_count(p, sizeof(real) * (p.rows.stride * p.cols.size * p.channels // p.repeat + p.cols.out * p.channels),
+                         p.images * p.rows.phases, workers)
+    p.groups = 1
+    tasks = p.images * p.rows.phases * p.bands
+    if workers > 1 and tasks < workers * 2:
+        p.groups = dw_max(1, dw_min(p.channels // lanes, dw_ceil_div(workers * TASKS_PER_WORKER, tasks)))
+    tasks *= p.groups
+    if workers <= 1:
+        for task in range(tasks):
+            channel_task(p, task, x, w, bias, y)
+    else:
+        for task in prange(tasks, schedule="dynamic", chunksize=1, num_threads=workers):
+            channel_task(p, task, x, w, bias, y)
+
+
+# ---- channels_first, and channels_last with few channels: vectors along the row ----
+
+cdef void row_task(const Plan* shared, Py_ssize_t task, Py_ssize_t tasks, const real* x, const real* w, const real* bias, real* y) noexcept nogil:
+    """A range of the items (row phase, band of rows, plane), planes fastest."""
+    cdef Plan p = shared[0]
+    cdef Py_ssize_t item, band, plane, n, c, f = -1, phase, rows = 0
+    for item in range(p.items * task // tasks, p.items * (task + 1) // tasks):
+        plane = item % (p.images * p.channels)
+        band = item // (p.images * p.channels) % p.bands
+        phase = item // (p.images * p.channels * p.bands)
+        if phase != f:
+            f = phase
+            enter_rows(&p, f, &rows)
+        n, c = plane // p.channels, plane % p.channels
+        if real is float:
+            row_block_f32(&p.geometry, x + n * p.xn + c // p.repeat * p.xc, w + c, bias + c if bias else bias,
+                          y + n * p.yn + c * p.yc + f * p.yh, rows * band // p.bands, rows * (band + 1) // p.bands)
+        else:
+            row_block_f64(&p.geometry, x + n * p.xn + c // p.repeat * p.xc, w + c, bias + c if bias else bias,
+                          y + n * p.yn + c * p.yc + f * p.yh, rows * band // p.bands, rows * (band + 1) // p.bands)
+
+
+cdef void run_rows(Plan* p, const real* x, const real* w, const real* bias, real* y, int workers) noexcept nogil:
+    cdef Py_ssize_t task, tasks
+    cdef dw_geometry* g = &p.geometry
+    fill_geometry(p)
+    g.xw = p.cols.dilation * p.unit
+    g.sw = p.cols.stride
+    g.pad = p.cols.pad * p.unit
+    g.width = p.cols.size * p.unit
+    p.bands = band_count(p, sizeof(real) * (p.rows.stride * g.width + g.cols), p.images * p.channels * p.rows.phases, workers)
+    p.items = p.images * p.channels * p.rows.phases * p.bands
+    if workers <= 1:
+        row_task(p, 0, 1, x, w, bias, y)
+    else:
+        tasks = dw_min(p.items, workers * TASKS_PER_WORKER)
+        for task in prange(tasks, schedule="dynamic", chunksize=1, num_threads=workers):
+            row_task(p, task, tasks, x, w, bias, y)
+
+
+cdef void channels_last(Plan* p, const real* x, const real* w, const real* bias, real* y, real* pattern, int workers) noexcept nogil:
+    """Few channels (a pattern is given) run as flat rows of one plane, whose weights repeat with the pixel."""
+    cdef Py_ssize_t lanes = DW_VECTOR_BYTES // sizeof(real) if DW_VECTOR_BYTES else 1
+    cdef Py_ssize_t pitch = p.channels + lanes - 1, tap, k
+    if not pattern:
+        run_channels(p, x, w, bias, y, workers)
+        return
+    for tap in range(p.rows.taps * p.cols.taps):
+        for k in range(pitch):
+            pattern[(tap + 1) * pitch + k] = w[tap // p.cols.taps * p.wh + tap % p.cols.taps * p.ww + k % p.channels]
+    for k in range(pitch):
+        pattern[k] = bias[k % p.channels] if bias else 0
+    p.geometry.period, p.geometry.cols = p.channels, p.cols.out * p.channels
+    p.unit, p.geometry.repeat = p.channels // p.repeat, p.repeat
+    p.wh, p.ww = p.cols.taps * pitch, pitch
+    p.channels = 1
+    run_rows(p, x, pattern + pitch, <const real*> pattern, y, workers)
+
+
+# ---- entry point ----
+
+cdef inline Py_ssize_t elements(Py_ssize_t stride, Py_ssize_t size, Py_ssize_t itemsize) noexcept nogil:
+    """A stride in elements; NumPy lets that of an axis of one element be anything."""
+    return stride // itemsize if size > 1 else 0
+
+
+cdef _forward(bint last, const real[:, :, :, :] x, const real[:, :, ::1] w, const real[::1] bias, real[:, :, :, :] y,
+              tuple rows, tuple cols, tuple clamp, int workers):
+    cdef Plan p
+    cdef Py_ssize_t size = sizeof(real), lanes = DW_VECTOR_BYTES // sizeof(real) if DW_VECTOR_BYTES else 1
+    cdef Py_ssize_t h = 1 if last else 2, c = 3 if last else 1    # axes of the rows (columns follow) and channels
+    cdef Py_ssize_t numbers = (w.shape[0] * w.shape[1] + 1) * (w.shape[2] + lanes - 1)
+    cdef const real* b = &bias[0] if bias is not None else NULL
+    cdef real* pattern = NULL
+    p.rows = make_axis(rows[0], rows[1], rows[2], rows[3], rows[4], rows[5])
+    p.cols = make_axis(cols[0], cols[1], cols[2], cols[3], cols[4], cols[5])
+    p.images, p.channels, p.repeat, p.unit = x.shape[0], w.shape[2], w.shape[2] // x.shape[c], 1
+    p.xn, p.xc = elements(x.strides[0], x.shape[0], size), elements(x.strides[c], x.shape[c], size)
+    p.xh, p.xw = elements(x.strides[h], x.shape[h], size), elements(x.strides[h + 1], x.shape[h + 1], size)
+    p.yn, p.yc = elements(y.strides[0], y.shape[0], size), elements(y.strides[c], y.shape[c], size)
+    p.yh, p.yw = elements(y.strides[h], y.shape[h], size), elements(y.strides[h + 1], y.shape[h + 1], size)
+    p.wh, p.ww = w.strides[0] // size, w.strides[1] // size
+    p.geometry.clamp = len(clamp) == 2
+    p.geometry.lo, p.geometry.hi = clamp if clamp else (0.0, 0.0)
+    p.geometry.pad, p.geometry.period, p.geometry.repeat, p.geometry.cols = 0, 1, 1, p.cols.out
+    if (last and p.channels < lanes and p.cols.stride == 1 and numbers * size <= PATTERN_BYTES
+            and (p.xw == x.shape[c] or x.shape[2] == 1) and (p.yw == p.channels or y.shape[2] == 1)):
+        pattern = <real*> malloc(numbers * size)
+        if not pattern:
+            raise MemoryError
+    with nogil:
+        if last:
+            channels_last(&p, &x[0, 0, 0, 0], &w[0, 0, 0], b, &y[0, 0, 0, 0], pattern, workers)
+        else:
+            run_rows(&p, &x[0, 0, 0, 0], &w[0, 0, 0], b, &y[0, 0, 0, 0], workers)
+        free(pattern)
+
+
+def forward(str data_format, x, w, bias, y, tuple rows, tuple cols, tuple clamp, int workers):
+    """Writes the convolution of x with w to y.
+
+    x, w, bias, y: arrays as above, all float32 or all float64, the innermost axis of each without gaps.
+    rows, cols: axes (size, out, taps, stride, dilation, pad), see _geometry.py.  clamp: () or (lo, hi).
+    """
+    cdef bint last = data_format == "channels_last"
+    if y.itemsize == sizeof(float):
+        _forward[float](last, x, w, bias, y, rows, cols, clamp, workers)
+    else:
+        _forward[double](last, x, w, bias, y, rows, cols, clamp, workers)
+
+
+def max_threads():
+    """OpenMP's own number of threads for the calling thread, 1 without OpenMP; never cached, so threadpoolctl works."""
+    return dw_max_threads()
+
+
+def build_info():
+    """What this module was compiled with."""
+    return {"compiler": DW_COMPILER.decode(), "openmp": bool(DW_OPENMP), "vector_bytes": DW_VECTOR_BYTES}

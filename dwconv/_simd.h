@@ -1,0 +1,225 @@
+/* The vector type of the width that the compiler was allowed, for one element type.
+ *
+ * A template: define REAL (float or double), REAL_SIZE (its bytes), REAL_INT (the integer of that size) and DW(name)
+ * (adds the type's suffix), then include it.  It offers what a tile needs and no more: whole and masked loads and stores, the even
+ * lanes of two vectors, lanes repeated by an index, a masked multiply-add, a clamp that keeps NaN.  It refuses to be
+ * a SIMD library: arithmetic is the compiler's own (`a + b * c` is one multiply-add), so most of it is plain
+ * vector-extension C that gcc and clang turn into any instruction set; intrinsics stand only where the extension has
+ * no word for what the CPU can do (masked memory access, permutation by a run-time index).  Without vector
+ * extensions (MSVC) a vector has one lane and the same source builds.
+ */
+#ifndef DW_SIMD_ONCE
+#define DW_SIMD_ONCE
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if !defined(__GNUC__) || defined(DW_ONE_LANE)
+#define DW_VECTORS 0
+#define DW_BYTES 0
+#elif defined(__AVX512F__) && defined(__AVX512DQ__)
+#define DW_VECTORS 1
+#define DW_BYTES 64
+#elif defined(__AVX2__)
+#define DW_VECTORS 1
+#define DW_BYTES 32
+#else
+#define DW_VECTORS 1
+#define DW_BYTES 16
+#endif
+
+#if DW_BYTES >= 32
+#include <immintrin.h>
+#endif
+
+#ifdef __GNUC__
+#define DW_INLINE static inline __attribute__((always_inline))
+#ifdef __clang__
+#define DW_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define DW_UNROLL _Pragma("GCC unroll 64")
+#endif
+#else
+#define DW_INLINE static __forceinline
+#define DW_UNROLL
+#endif
+
+#define DW_EVEN_2 0, 2
+#define DW_EVEN_4 DW_EVEN_2, 4, 6
+#define DW_EVEN_8 DW_EVEN_4, 8, 10, 12, 14
+#define DW_EVEN_16 DW_EVEN_8, 16, 18, 20, 22, 24, 26, 28, 30
+#define DW_IOTA_2 0, 1
+#define DW_IOTA_4 DW_IOTA_2, 2, 3
+#define DW_IOTA_8 DW_IOTA_4, 4, 5, 6, 7
+#define DW_IOTA_16 DW_IOTA_8, 8, 9, 10, 11, 12, 13, 14, 15
+#define DW_JOIN_(a, b) a##b
+#define DW_JOIN(a, b) DW_JOIN_(a, b)
+
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define DW_SHUFFLEVECTOR 1
+#endif
+#endif
+
+#endif /* DW_SIMD_ONCE */
+
+#undef LANES
+#undef VEC
+#undef IVEC
+#undef MASK
+#define VEC DW(dw_vec)
+#define IVEC DW(dw_ivec)
+#define MASK DW(dw_mask)
+
+#if DW_BYTES / REAL_SIZE == 16
+#define LANES 16
+#elif DW_BYTES / REAL_SIZE == 8
+#define LANES 8
+#elif DW_BYTES / REAL_SIZE == 4
+#define LANES 4
+#elif DW_BYTES / REAL_SIZE == 2
+#define LANES 2
+#else
+#define LANES 1
+#endif
+
+#if DW_VECTORS
+typedef REAL VEC __attribute__((vector_size(DW_BYTES), aligned(REAL_SIZE), may_alias));
+typedef REAL_INT IVEC __attribute__((vector_size(DW_BYTES), aligned(REAL_SIZE), may_alias));
+#else
+typedef REAL VEC;
+typedef REAL_INT IVEC;
+#endif
+#if DW_BYTES == 64
+typedef unsigned MASK; /* bit l: lane l */
+#else
+typedef IVEC MASK; /* all bits of a lane */
+#endif
+
+DW_INLINE VEC DW(splat)(REAL s) {
+#if DW_VECTORS
+    return s - (VEC){0}; /* unlike 0 + s, s itself whatever its sign: one broadcast */
+#else
+    return s;
+#endif
+}
+
+DW_INLINE VEC DW(load)(const REAL *p) { return *(const VEC *)p; }
+DW_INLINE void DW(store)(REAL *p, VEC v) { *(VEC *)p = v; }
+
+/* Lanes lo <= l < hi, for any lo and hi. */
+DW_INLINE MASK DW(lanes)(ptrdiff_t lo, ptrdiff_t hi) {
+    lo = lo < 0 ? 0 : lo > LANES ? LANES : lo;
+    hi = hi < 0 ? 0 : hi > LANES ? LANES : hi;
+#if DW_BYTES == 64
+    return ((1u << hi) - 1) & ~((1u << lo) - 1);
+#elif DW_VECTORS
+    const IVEC lane = {DW_JOIN(DW_IOTA_, LANES)};
+    return (lane >= (IVEC){0} + (REAL_INT)lo) & (lane < (IVEC){0} + (REAL_INT)hi);
+#else
+    return -(lo <= 0 && 0 < hi);
+#endif
+}
+
+DW_INLINE int DW(lane_on)(MASK m, int l) {
+#if DW_BYTES == 64
+    return m >> l & 1;
+#elif DW_VECTORS
+    return m[l] != 0;
+#else
+    return m != 0;
+#endif
+}
+
+/* Lane l reads p[l * step] where it is on, and nothing where it is off: those lanes are 0. */
+DW_INLINE VEC DW(load_strided)(const REAL *p, ptrdiff_t step, MASK m) {
+    REAL lane[LANES];
+    for (int l = 0; l < LANES; l++) lane[l] = DW(lane_on)(m, l) ? p[l * step] : 0;
+    return DW(load)(lane);
+}
+
+DW_INLINE VEC DW(load_lanes)(const REAL *p, MASK m) {
+#if DW_BYTES == 64 && REAL_SIZE == 4
+    return (VEC)_mm512_maskz_loadu_ps((__mmask16)m, p);
+#elif DW_BYTES == 64
+    return (VEC)_mm512_maskz_loadu_pd((__mmask8)m, p);
+#elif DW_BYTES == 32 && REAL_SIZE == 4
+    return (VEC)_mm256_maskload_ps(p, (__m256i)m);
+#elif DW_BYTES == 32
+    return (VEC)_mm256_maskload_pd(p, (__m256i)m);
+#else
+    return DW(load_strided)(p, 1, m);
+#endif
+}
+
+/* The first n lanes; by elements where there is no cheap masked store (AMD's AVX2 one is microcoded). */
+DW_INLINE void DW(store_first)(REAL *p, VEC v, ptrdiff_t n) {
+#if DW_BYTES == 64 && REAL_SIZE == 4
+    _mm512_mask_storeu_ps(p, (__mmask16)DW(lanes)(0, n), (__m512)v);
+#elif DW_BYTES == 64
+    _mm512_mask_storeu_pd(p, (__mmask8)DW(lanes)(0, n), (__m512d)v);
+#else
+    REAL lane[LANES];
+    DW(store)(lane, v);
+    for (int l = 0; l < LANES && l < n; l++) p[l] = lane[l];
+#endif
+}
+
+/* Lane l is p[index[l]]; indices are below LANES and name only lanes that are on in m. */
+DW_INLINE VEC DW(load_indexed)(const REAL *p, MASK m, IVEC index) {
+#if DW_BYTES == 64 && REAL_SIZE == 4
+    return (VEC)_mm512_permutexvar_ps((__m512i)index, (__m512)DW(load_lanes)(p, m));
+#elif DW_BYTES == 64
+    return (VEC)_mm512_permutexvar_pd((__m512i)index, (__m512d)DW(load_lanes)(p, m));
+#elif DW_BYTES == 32 && REAL_SIZE == 4
+    return (VEC)_mm256_permutevar8x32_ps((__m256)DW(load_lanes)(p, m), (__m256i)index);
+#elif DW_VECTORS
+    REAL lane[LANES];
+    for (int l = 0; l < LANES; l++) lane[l] = p[index[l]];
+    return DW(load)(lane);
+#else
+    return p[index];
+#endif
+}
+
+/* Lanes 0, 2, 4, ... of a followed by b. */
+DW_INLINE VEC DW(even)(VEC a, VEC b) {
+#if DW_VECTORS && defined(DW_SHUFFLEVECTOR)
+    return __builtin_shufflevector(a, b, DW_JOIN(DW_EVEN_, LANES));
+#elif DW_VECTORS
+    VEC v;
+    for (int l = 0; l < LANES; l++) v[l] = 2 * l < LANES ? a[2 * l] : b[2 * l - LANES];
+    return v;
+#else
+    return a;
+#endif
+}
+
+/* acc + a * b in the lanes that are on; the others keep acc, whatever a and b hold there. */
+DW_INLINE VEC DW(add_product)(VEC acc, VEC a, VEC b, MASK m) {
+#if DW_BYTES == 64 && REAL_SIZE == 4
+    return (VEC)_mm512_mask3_fmadd_ps((__m512)a, (__m512)b, (__m512)acc, (__mmask16)m);
+#elif DW_BYTES == 64
+    return (VEC)_mm512_mask3_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)acc, (__mmask8)m);
+#elif DW_VECTORS
+    const VEC sum = acc + a * b;
+    return (VEC)((m & (IVEC)sum) | (~m & (IVEC)acc));
+#else
+    return m ? acc + a * b : acc;
+#endif
+}
+
+/* min(max(v, lo), hi) that keeps NaN. */
+DW_INLINE VEC DW(clamp)(VEC v, VEC lo, VEC hi) {
+#if DW_VECTORS
+    const IVEC low = v < lo;
+    v = (VEC)((low & (IVEC)lo) | (~low & (IVEC)v));
+    const IVEC high = v > hi;
+    return (VEC)((high & (IVEC)hi) | (~high & (IVEC)v));
+#else
+    v = v < lo ? lo : v;
+    return v > hi ? hi : v;
+#endif
+}

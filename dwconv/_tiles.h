@@ -1,0 +1,445 @@
+/* The register tiles: R x T outputs kept in registers while every tap that reaches them is added.
+ *
+ * A template like _simd.h, included once for float and once for double.  Two families, by what a vector spans:
+ *
+ *   channel tiles   x (rows, cols, C), y (rows, cols, C*M): a vector is LANES channels of one pixel; a tile is
+ *                   R rows x T columns of pixels.  NHWC.
+ *   row tiles       x (rows, width), y (rows, cols): a vector is LANES neighbours in a row; a tile is R rows x T vectors.
+ *                   One NCHW plane, or NHWC with few channels, whose rows are taken as flat runs of W*C numbers.
+ *
+ * Every output is one chain of multiply-adds, bias first, then the taps in row-major order.  Tiles differ in how many
+ * such chains run at once, never in a chain's order: so any tile gives the same bits as any other, and blocks, bands
+ * and threads can be cut anywhere.  Padding is clipped, never multiplied: a tile knows which input rows and columns
+ * exist and skips the others, so that an infinite weight over padding adds nothing.
+ *
+ * Refused here: argument checks, allocation, threads, loops over images and blocks (all in _kernels.pyx), copies of
+ * the input.  Built in C because the tile must be unrolled before the compiler assigns registers, which needs a pragma
+ * straight in front of each loop; Cython writes its temporaries there, and gcc 12 then spilled the 3x3 tile 134
+ * times a pass where this source is spilled twice.
+ *
+ * Loads per multiply-add decide the tile (a vector load that crosses a cache line, as most do from NumPy's 16-byte
+ * aligned arrays, counts twice): see the tables at the end.
+ */
+
+#ifndef DW_TILES_ONCE
+#define DW_TILES_ONCE
+
+#include <stddef.h>
+
+/* What a family of tiles needs to know of the geometry.  Distances are in elements.  Along an axis with stride s and
+ * dilation d the outputs are taken in phases of every (d / gcd(s, d))-th one; within a phase the dilation is only a
+ * distance in memory, and the stride is s / gcd(s, d). */
+typedef struct {
+    ptrdiff_t kh, kw;         /* taps */
+    ptrdiff_t sh, sw;         /* stride, in taps (row tiles: sw in input elements) */
+    ptrdiff_t xh, xw;         /* from one tap row/column to the next in x */
+    ptrdiff_t wh, ww;         /* from one tap row/column to the next in the kernel */
+    ptrdiff_t yh, yw;         /* from one output row/column to the next in y */
+    ptrdiff_t x0;             /* of tap (0, 0) of output (0, 0), from the start of x; negative in the padding */
+    ptrdiff_t row_lo, row_hi; /* tap rows of output row 0 and on that lie in the image: row_lo <= t < row_hi */
+    ptrdiff_t col_lo, col_hi; /* the same for columns (channel tiles) */
+    ptrdiff_t cols;           /* output columns (row tiles: output elements of a row) */
+    ptrdiff_t width, pad;     /* row tiles: input elements of a row; how far before it tap 0 of output 0 lies */
+    ptrdiff_t repeat;         /* depth multiplier where the outputs of a channel are neighbours, else 1 */
+    ptrdiff_t period;         /* row tiles: after how many elements the weights of a row repeat */
+    int clamp;                /* whether outputs are clamped to lo..hi */
+    double lo, hi;
+} dw_geometry;
+
+/* How channel tiles load x: a vector; one whose lanes repeat (depth multiplier); the same with fewer lanes than a vector. */
+enum { DW_PLAIN, DW_REPEAT, DW_PARTIAL };
+/* How row tiles load x: neighbours; every second; with a larger stride; neighbours repeated (depth multiplier, flat rows). */
+enum { DW_UNIT, DW_EVEN, DW_STRIDED, DW_REPEATED };
+
+enum { DW_TAP_LANES = 32 }; /* kernel columns whose masks a tile keeps */
+
+static inline ptrdiff_t dw_max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
+static inline ptrdiff_t dw_min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
+static inline ptrdiff_t dw_ceil_div(ptrdiff_t a, ptrdiff_t b) { return a / b + (a % b > 0); }
+
+#if DW_BYTES == 64 || defined(__aarch64__)
+#define DW_REGISTERS 32
+#else
+#define DW_REGISTERS 16
+#endif
+
+/* Cuts rows r0..r1 into strips of nearly equal height, at most MOST, and calls STRIP(first row, height): equal ones,
+ * because a last strip of one row would run at the speed of one-row tiles. */
+#define DW_STRIPS(MOST, STRIP)                                                       \
+    do {                                                                             \
+        const ptrdiff_t count_ = (r1 - r0 + (MOST) - 1) / (MOST);                    \
+        for (ptrdiff_t i_ = 0; i_ < count_; i_++) {                                  \
+            const ptrdiff_t r = r0 + (r1 - r0) * i_ / count_;                        \
+            switch (r0 + (r1 - r0) * (i_ + 1) / count_ - r) {                        \
+            case 1: STRIP(r, 1); break;                                              \
+            case 2: if ((MOST) >= 2) STRIP(r, ((MOST) >= 2 ? 2 : 1)); break;         \
+            case 3: if ((MOST) >= 3) STRIP(r, ((MOST) >= 3 ? 3 : 1)); break;         \
+            case 4: if ((MOST) >= 4) STRIP(r, ((MOST) >= 4 ? 4 : 1)); break;         \
+            }                                                                        \
+        }                                                                            \
+    } while (0)
+
+#endif /* DW_TILES_ONCE */
+
+/* The lanes of a block of channels: which exist, which of x they need, which of those each takes. */
+typedef struct {
+    MASK out, in;
+    IVEC index;
+    ptrdiff_t count;
+} DW(dw_block);
+
+/* ---- channel tiles ---- */
+
+DW_INLINE VEC DW(load_channels)(const REAL *x, const int mode, const DW(dw_block) *b) {
+    return mode == DW_PLAIN ? DW(load)(x) : DW(load_indexed)(x, b->in, b->index);
+}
+
+DW_INLINE void DW(store_channels)(const dw_geometry *g, REAL *y, VEC v, const int mode, const DW(dw_block) *b) {
+    if (g->clamp) v = DW(clamp)(v, DW(splat)((REAL)g->lo), DW(splat)((REAL)g->hi));
+    if (mode == DW_PARTIAL) DW(store_first)(y, v, b->count);
+    else DW(store)(y, v);
+}
+
+/* One tile of a kernel whose size is a literal, weights in w[KH*KW].  x0: offset of tap (0, 0).  Tap rows t0 <= t < t1
+ * and, if checked, tap columns u0 <= u < u1 lie in the image; if checked, only the first `cols` columns are stored.
+ * Each input vector is loaded once and multiplied into every output that it reaches. */
+DW_INLINE void DW(channel_tile)(
+        const dw_geometry *g, const REAL *x, ptrdiff_t x0, const VEC *w, VEC bias, REAL *y, ptrdiff_t t0, ptrdiff_t t1,
+        ptrdiff_t u0, ptrdiff_t u1, ptrdiff_t cols, const DW(dw_block) *b,
+        const int KH, const int KW, const int S, const int R, const int T, const int mode, const int checked) {
+    VEC acc[32];
+    DW_UNROLL for (int k = 0; k < R * T; k++) acc[k] = bias;
+    DW_UNROLL for (int t = 0; t < (R - 1) * S + KH; t++) {
+        if (t < t0 || t >= t1) continue;
+        DW_UNROLL for (int u = 0; u < (T - 1) * S + KW; u++) {
+            if (checked && (u < u0 || u >= u1)) continue;
+            const VEC v = DW(load_channels)(x + (x0 + t * g->xh + u * g->xw), mode, b);
+            DW_UNROLL for (int r = 0; r < R; r++) {
+                DW_UNROLL for (int c = 0; c < T; c++) {
+                    const int i = t - r * S, j = u - c * S;
+                    if (0 <= i && i < KH && 0 <= j && j < KW) acc[r * T + c] = acc[r * T + c] + v * w[i * KW + j];
+                }
+            }
+        }
+    }
+    DW_UNROLL for (int r = 0; r < R; r++) {
+        DW_UNROLL for (int c = 0; c < T; c++) {
+            if (!checked || c < cols) DW(store_channels)(g, y + r * g->yh + c * g->yw, acc[r * T + c], mode, b);
+        }
+    }
+}
+
+DW_INLINE void DW(channel_strip)(
+        const dw_geometry *g, const REAL *x, const VEC *w, VEC bias, REAL *y, ptrdiff_t row, const DW(dw_block) *b,
+        const int KH, const int KW, const int S, const int R, const int T, const int mode) {
+    const ptrdiff_t t0 = g->row_lo - row * S, t1 = g->row_hi - row * S;
+    const ptrdiff_t x_row = g->x0 + row * S * g->xh;
+    y += row * g->yh;
+    for (ptrdiff_t col = 0; col < g->cols; col += T) {
+        const ptrdiff_t c = col + T <= g->cols ? col : dw_max(g->cols - T, 0); /* the last tile overlaps its neighbour */
+        const ptrdiff_t u0 = g->col_lo - c * S, u1 = g->col_hi - c * S;
+        if (u0 <= 0 && (T - 1) * S + KW <= u1)
+            DW(channel_tile)(g, x, x_row + c * S * g->xw, w, bias, y + c * g->yw, t0, t1, u0, u1, T, b, KH, KW, S, R, T, mode, 0);
+        else
+            DW(channel_tile)(g, x, x_row + c * S * g->xw, w, bias, y + c * g->yw, t0, t1, u0, u1, g->cols - c, b, KH, KW, S, R, T,
+                             mode, 1);
+    }
+}
+
+/* Any kernel size and stride, weights where they lie: taps j0..j1 of tap row t, for rows r0..r1, all of which it reaches; per tap
+ * T vectors of x and one of the kernel per row. */
+DW_INLINE void DW(channel_taps)(
+        const dw_geometry *g, const REAL *x, const REAL *w, VEC *acc, ptrdiff_t t, ptrdiff_t j0, ptrdiff_t j1,
+        ptrdiff_t u0, ptrdiff_t u1, const DW(dw_block) *b, const int r0, const int r1, const int T, const int mode,
+        const int all_cols) {
+    for (ptrdiff_t j = j0; j < j1; j++) {
+        VEC v[8] = {DW(splat)(0)};
+        DW_UNROLL for (int c = 0; c < T; c++)
+            if (all_cols || (u0 <= j + c * g->sw && j + c * g->sw < u1))
+                v[c] = DW(load_channels)(x + (t * g->xh + (j + c * g->sw) * g->xw), mode, b);
+        DW_UNROLL for (int r = r0; r < r1; r++) {
+            const REAL *p = w + (t - r * g->sh) * g->wh + j * g->ww;
+            const VEC wv = mode == DW_PARTIAL ? DW(load_lanes)(p, b->out) : DW(load)(p);
+            DW_UNROLL for (int c = 0; c < T; c++)
+                if (all_cols || (u0 <= j + c * g->sw && j + c * g->sw < u1)) acc[r * T + c] = acc[r * T + c] + v[c] * wv;
+        }
+    }
+}
+
+DW_INLINE void DW(channel_tile_any)(
+        const dw_geometry *g, const REAL *x, ptrdiff_t x0, const REAL *w, VEC bias, REAL *y, ptrdiff_t t0, ptrdiff_t t1,
+        ptrdiff_t u0, ptrdiff_t u1, ptrdiff_t cols, const DW(dw_block) *b, const int R, const int T, const int mode) {
+    VEC acc[32];
+    DW_UNROLL for (int k = 0; k < R * T; k++) acc[k] = bias;
+    /* taps j0..j1 reach the image from some column of the tile, taps a..z from every one */
+    const ptrdiff_t last = (T - 1) * g->sw;
+    const ptrdiff_t j0 = dw_max(0, u0 - last), j1 = dw_min(g->kw, u1);
+    ptrdiff_t a = dw_max(0, u0), z = dw_min(g->kw, u1 - last);
+    if (z < a) a = z = dw_max(j0, j1);
+    for (ptrdiff_t t = dw_max(t0, 0); t < dw_min(t1, (R - 1) * g->sh + g->kh); t++) {
+#define TAPS(r0, r1)                                                                           \
+        do {                                                                                   \
+            DW(channel_taps)(g, x + x0, w, acc, t, j0, a, u0, u1, b, r0, r1, T, mode, 0);      \
+            DW(channel_taps)(g, x + x0, w, acc, t, a, z, u0, u1, b, r0, r1, T, mode, 1);       \
+            DW(channel_taps)(g, x + x0, w, acc, t, z, j1, u0, u1, b, r0, r1, T, mode, 0);      \
+        } while (0)
+        if (t >= (R - 1) * g->sh && t < g->kh) TAPS(0, R);
+        else DW_UNROLL for (int r = 0; r < R; r++) if (r * g->sh <= t && t < r * g->sh + g->kh) TAPS(r, r + 1);
+#undef TAPS
+    }
+    DW_UNROLL for (int r = 0; r < R; r++) {
+        DW_UNROLL for (int c = 0; c < T; c++) {
+            if (c < cols) DW(store_channels)(g, y + r * g->yh + c * g->yw, acc[r * T + c], mode, b);
+        }
+    }
+}
+
+DW_INLINE void DW(channel_strip_any)(
+        const dw_geometry *g, const REAL *x, const REAL *w, VEC bias, REAL *y, ptrdiff_t row, const DW(dw_block) *b,
+        const int R, const int T, const int mode) {
+    const ptrdiff_t t0 = g->row_lo - row * g->sh, t1 = g->row_hi - row * g->sh;
+    for (ptrdiff_t col = 0; col < g->cols; col += T) {
+        const ptrdiff_t c = col + T <= g->cols ? col : dw_max(g->cols - T, 0);
+        DW(channel_tile_any)(g, x, g->x0 + row * g->sh * g->xh + c * g->sw * g->xw, w, bias, y + row * g->yh + c * g->yw, t0, t1,
+                             g->col_lo - c * g->sw, g->col_hi - c * g->sw, g->cols - c, b, R, T, mode);
+    }
+}
+
+/* ---- row tiles ---- */
+
+/* Of one vector of outputs and one tap column: the outputs that exist and whose input does, and the lanes to load for them. */
+typedef struct {
+    MASK out, first, second;
+} DW(dw_tap_lanes);
+
+DW_INLINE DW(dw_tap_lanes) DW(tap_lanes)(const dw_geometry *g, ptrdiff_t j, ptrdiff_t c, const int mode) {
+    DW(dw_tap_lanes) m;
+    const ptrdiff_t at = j * g->xw - g->pad; /* of the input of output 0, from the row's start */
+    const ptrdiff_t s = mode == DW_UNIT || mode == DW_REPEATED ? 1 : mode == DW_EVEN ? 2 : g->sw;
+    const ptrdiff_t many = mode == DW_REPEATED ? g->repeat : 1;
+    const ptrdiff_t e = at + (mode == DW_REPEATED ? c / many : c * s);
+    m.out = DW(lanes)(dw_ceil_div(-at, s) * many - c, dw_min(dw_ceil_div(g->width - at, s) * many, g->cols) - c);
+    m.first = mode == DW_UNIT || mode == DW_STRIDED ? m.out : DW(lanes)(-e, g->width - e);
+    m.second = mode == DW_EVEN ? DW(lanes)(-e - LANES, g->width - e - LANES) : m.out;
+    return m;
+}
+
+/* Input of output elements c and on, p that of output 0. */
+DW_INLINE VEC DW(load_row)(const dw_geometry *g, const REAL *x, ptrdiff_t off, ptrdiff_t c, DW(dw_tap_lanes) m, IVEC index,
+                           const int mode, const int checked) {
+    if (mode == DW_REPEATED) return DW(load_indexed)(x + (off + c / g->repeat), m.first, index);
+    const REAL *p = x + (off + c * (mode == DW_UNIT ? 1 : mode == DW_EVEN ? 2 : g->sw));
+    if (mode == DW_STRIDED) return DW(load_strided)(p, g->sw, m.first);
+    if (mode == DW_EVEN && checked) return DW(even)(DW(load_lanes)(p, m.first), DW(load_lanes)(p + LANES, m.second));
+    if (mode == DW_EVEN) return DW(even)(DW(load)(p), DW(load)(p + LANES));
+    return checked ? DW(load_lanes)(p, m.first) : DW(load)(p);
+}
+
+/* Tap (t, j): T vectors of x, and for rows r0..r1, all of which it reaches, one weight each. */
+DW_INLINE void DW(row_tap)(
+        const dw_geometry *g, const REAL *x, ptrdiff_t x0, const REAL *w, VEC *acc, const ptrdiff_t t, const ptrdiff_t j, ptrdiff_t c,
+        IVEC index, const ptrdiff_t *phase, const DW(dw_tap_lanes) *table, const ptrdiff_t WH, const ptrdiff_t WW, const ptrdiff_t KH,
+        const ptrdiff_t SH, const int r0, const int r1, const int T, const int mode, const int pattern, const int checked) {
+    VEC v[4];
+    DW(dw_tap_lanes) m[4];
+    DW_UNROLL for (int k = 0; k < T; k++) {
+        const ptrdiff_t first = c + k * LANES;
+        m[k].out = m[k].first = m[k].second = DW(lanes)(0, LANES);
+        if (checked) m[k] = j < DW_TAP_LANES ? table[j * T + k] : DW(tap_lanes)(g, j, first, mode);
+        v[k] = DW(load_row)(g, x, x0 + t * g->xh + j * g->xw, first, m[k], index, mode, checked);
+    }
+    DW_UNROLL for (int r = r0; r < r1; r++) {
+        const REAL *p = w + (t - r * SH) * WH + j * WW;
+        DW_UNROLL for (int k = 0; k < T; k++) {
+            const VEC wv = pattern ? DW(load)(p + phase[k]) : DW(splat)(*p);
+            if (checked) acc[r * T + k] = DW(add_product)(acc[r * T + k], v[k], wv, m[k].out);
+            else acc[r * T + k] = acc[r * T + k] + v[k] * wv;
+        }
+    }
+}
+
+/* R rows x T vectors from output element c.  KH, KW, SH, WH, WW: kernel size, row stride and weights' distances, literals where
+ * `literal` says so: 2 both sizes, 1 the height, 0 none.  If checked, lanes outside the image or past the row's end are left out. */
+DW_INLINE void DW(row_tile)(
+        const dw_geometry *g, const REAL *x, ptrdiff_t x0, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t t0, ptrdiff_t t1,
+        ptrdiff_t c, const ptrdiff_t WH, const ptrdiff_t WW, const ptrdiff_t KH, const ptrdiff_t KW, const ptrdiff_t SH,
+        const int literal, const int R, const int T, const int mode, const int pattern, const int checked) {
+    VEC acc[32];
+    IVEC index = {0};
+    ptrdiff_t phase[4] = {0};
+    if (mode == DW_REPEATED)
+        for (int l = 0; l < LANES; l++) ((REAL_INT *)&index)[l] = (REAL_INT)((c % g->repeat + l) / g->repeat);
+    DW_UNROLL for (int k = 0; k < T; k++) {
+        if (pattern) phase[k] = (c + k * LANES) % g->period;
+        const VEC v = !bias ? DW(splat)(0) : pattern ? DW(load)(bias + phase[k]) : DW(splat)(*bias);
+        DW_UNROLL for (int r = 0; r < R; r++) acc[r * T + k] = v;
+    }
+    DW(dw_tap_lanes) table[DW_TAP_LANES * 2]; /* filled once a tile: each entry serves every tap row */
+    if (checked) {
+        if (literal == 2) DW_UNROLL for (int k = 0; k < KW * T; k++) table[k] = DW(tap_lanes)(g, k / T, c + k % T * LANES, mode);
+        else for (int k = 0; k < dw_min(KW, DW_TAP_LANES) * T; k++) table[k] = DW(tap_lanes)(g, k / T, c + k % T * LANES, mode);
+    }
+#define TAP(t, j, r0, r1) \
+    DW(row_tap)(g, x, x0, w, acc, t, j, c, index, phase, table, WH, WW, KH, SH, r0, r1, T, mode, pattern, checked)
+    if (literal) {
+        DW_UNROLL for (int t = 0; t < (R - 1) * SH + KH; t++) {
+            const int a = t < KH ? 0 : (int)((t - KH) / SH + 1), z = (int)dw_min(t / SH + 1, R);
+            if (t < t0 || t >= t1) continue;
+            if (literal == 2) DW_UNROLL for (int j = 0; j < KW; j++) TAP(t, j, a, z);
+            else for (ptrdiff_t j = 0; j < KW; j++) TAP(t, j, a, z);
+        }
+    } else {
+        for (ptrdiff_t t = dw_max(t0, 0); t < dw_min(t1, (R - 1) * SH + KH); t++) {
+            if (t >= (R - 1) * SH && t < KH) {
+                for (ptrdiff_t j = 0; j < KW; j++) TAP(t, j, 0, R);
+            } else {
+                DW_UNROLL for (int r = 0; r < R; r++)
+                    if (r * SH <= t && t < r * SH + KH) for (ptrdiff_t j = 0; j < KW; j++) TAP(t, j, r, r + 1);
+            }
+        }
+    }
+#undef TAP
+    DW_UNROLL for (int r = 0; r < R; r++) {
+        DW_UNROLL for (int k = 0; k < T; k++) {
+            REAL *p = y + r * g->yh + c + k * LANES;
+            VEC v = acc[r * T + k];
+            if (g->clamp) v = DW(clamp)(v, DW(splat)((REAL)g->lo), DW(splat)((REAL)g->hi));
+            if (checked && c + (k + 1) * LANES > g->cols) DW(store_first)(p, v, g->cols - c - k * LANES);
+            else DW(store)(p, v);
+        }
+    }
+}
+
+DW_INLINE void DW(row_strip)(
+        const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t row, const ptrdiff_t WH,
+        const ptrdiff_t WW, const ptrdiff_t KH, const ptrdiff_t KW, const ptrdiff_t SH, const int literal, const int R, const int T,
+        const int mode, const int pattern) {
+    const ptrdiff_t sw = mode == DW_UNIT ? 1 : g->sw, taps = (KW - 1) * g->xw;
+    const ptrdiff_t t0 = g->row_lo - row * SH, t1 = g->row_hi - row * SH, x0 = g->x0 + row * SH * g->xh;
+    y += row * g->yh;
+    for (ptrdiff_t c = 0; c < g->cols;) {
+        const ptrdiff_t lanes = (g->cols - c > (T - 1) * LANES ? T : 1) * LANES;
+        const ptrdiff_t last = (mode == DW_EVEN ? 2 * (c + lanes) - 1 : (c + lanes - 1) * sw) + taps - g->pad;
+        const int inside = mode != DW_REPEATED && c * sw >= g->pad && last < g->width && c + lanes <= g->cols;
+#define TILE(T, checked) DW(row_tile)(g, x, x0, w, bias, y, t0, t1, c, WH, WW, KH, KW, SH, literal, R, T, mode, pattern, checked)
+        if (lanes != T * LANES) TILE(1, 1);
+        else if (inside) TILE(T, 0);
+        else TILE(T, 1);
+#undef TILE
+        c += lanes;
+    }
+}
+
+/* ---- the tables: which tile runs for which kernel ---- */
+
+#ifndef DW_TABLES_ONCE
+#define DW_TABLES_ONCE
+#if DW_REGISTERS == 32
+/*   kernel, stride, rows at most, columns (channel tiles) or vectors (row tiles).
+ *   Channel tiles: 7 columns, because the maps of the usual networks are 7 * 2^n wide; 2 x 7 accumulators leave
+ *   registers for the 9 weights of a 3x3 kernel. */
+#define DW_CHANNEL_TILES(TILE) TILE(3, 1, 2, 7) TILE(3, 2, 2, 7) TILE(5, 1, 2, 7) TILE(5, 2, 2, 7) TILE(7, 1, 2, 7)
+enum { DW_ANY_ROWS = 4, DW_ANY_COLS = 4, DW_ANY_VECTORS = 2 };
+#else
+#define DW_CHANNEL_TILES(TILE) TILE(3, 1, 2, 4) TILE(3, 2, 2, 4) TILE(5, 1, 2, 4) TILE(5, 2, 2, 4) TILE(7, 1, 2, 4)
+enum { DW_ANY_ROWS = 2, DW_ANY_COLS = 4, DW_ANY_VECTORS = 2 };
+#endif
+#endif
+
+#define DW_CHANNEL_ARGUMENTS                                                                                             \
+    const dw_geometry *g, const REAL *x, const REAL *w, VEC bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1, const DW(dw_block) *b
+
+#define STRIP(row, R) DW(channel_strip)(g, x, wv, bias, y, row, b, K_, K_, S_, R, T_, MODE_)
+#define DW_DEFINE(K, S, R, T, NAME, MODE)                                                                                \
+    static void DW(channel_##K##_##S##NAME)(DW_CHANNEL_ARGUMENTS) {                                                      \
+        enum { K_ = K, S_ = S, T_ = T, MODE_ = MODE };                                                                   \
+        VEC wv[K * K];                                                                                                   \
+        DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = DW(load)(w + k / K * g->wh + k % K * g->ww);                   \
+        DW_STRIPS(R, STRIP);                                                                                             \
+    }
+#define TILE(K, S, R, T) DW_DEFINE(K, S, R, T, , DW_PLAIN)
+DW_CHANNEL_TILES(TILE)
+#undef TILE
+#undef STRIP
+
+#define STRIP(row, R) DW(channel_strip_any)(g, x, w, bias, y, row, b, R, DW_ANY_COLS, DW_PLAIN)
+static void DW(channel_any)(DW_CHANNEL_ARGUMENTS) { DW_STRIPS(DW_ANY_ROWS, STRIP); }
+#undef STRIP
+#define STRIP(row, R) DW(channel_strip_any)(g, x, w, bias, y, row, b, R, DW_ANY_COLS, DW_PARTIAL)
+static void DW(channel_partial)(DW_CHANNEL_ARGUMENTS) { DW_STRIPS(DW_ANY_ROWS, STRIP); }
+#undef STRIP
+#define STRIP(row, R) DW(channel_strip_any)(g, x, w, bias, y, row, b, R, DW_ANY_COLS, DW_REPEAT)
+static void DW(channel_repeat)(DW_CHANNEL_ARGUMENTS) { DW_STRIPS(DW_ANY_ROWS, STRIP); }
+#undef STRIP
+
+/* Output rows r0..r1 of output channels first..first+LANES (fewer where there are fewer than LANES in all).
+ * x: channel 0 of an image; w, bias, y: output channel 0; bias may be NULL. */
+static void DW(channel_block)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0,
+                              ptrdiff_t r1, ptrdiff_t first, ptrdiff_t channels) {
+    DW(dw_block) b;
+    b.count = dw_min(channels - first, LANES);
+    b.out = DW(lanes)(0, b.count);
+    const ptrdiff_t in = first / g->repeat;
+    b.in = DW(lanes)(0, (first + b.count - 1) / g->repeat - in + 1);
+    VEC v = DW(splat)(0);
+    if (bias) v = DW(load_lanes)(bias + first, b.out);
+    x += in, w += first, y += first;
+    if (g->repeat > 1 || b.count < LANES) {
+        for (int l = 0; l < LANES; l++) ((REAL_INT *)&b.index)[l] = (REAL_INT)(l < b.count ? (first + l) / g->repeat - in : 0);
+    }
+    if (b.count < LANES) { DW(channel_partial)(g, x, w, v, y, r0, r1, &b); return; }
+    if (g->repeat > 1) { DW(channel_repeat)(g, x, w, v, y, r0, r1, &b); return; }
+#define TILE(K, S, R, T)                                                                                                 \
+    if (g->kh == K && g->kw == K && g->sh == S && g->sw == S) { DW(channel_##K##_##S)(g, x, w, v, y, r0, r1, &b); return; }
+    DW_CHANNEL_TILES(TILE)
+#undef TILE
+    DW(channel_any)(g, x, w, v, y, r0, r1, &b);
+}
+
+#define DW_ROW_ARGUMENTS \
+    const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1
+
+#define STRIP(row, R) DW(row_strip)(g, x, wv, bias, y, row, 3, 1, 3, 3, S_, 2, R, T_, S_ == 1 ? DW_UNIT : DW_EVEN, 0)
+#define DW_ROWS_3X3(S, R, T)                                                                                             \
+    static void DW(row_3x3_##S)(DW_ROW_ARGUMENTS) {                                                                      \
+        enum { S_ = S, T_ = T };                                                                                         \
+        REAL wv[9];                                                                                                      \
+        DW_UNROLL for (int k = 0; k < 9; k++) wv[k] = w[k / 3 * g->wh + k % 3 * g->ww];                                  \
+        DW_STRIPS(R, STRIP);                                                                                             \
+    }
+DW_ROWS_3X3(1, 4, 2)
+DW_ROWS_3X3(2, 4, 2)
+#undef STRIP
+
+#define DW_ROWS(NAME, K, T, MODE, PATTERN) \
+    static void DW(row_##NAME)(DW_ROW_ARGUMENTS) { DW_STRIPS(DW_ANY_ROWS, STRIP_##NAME); }
+#define STRIP_height_5(row, R) DW(row_strip)(g, x, w, bias, y, row, g->wh, g->ww, 5, g->kw, 1, 1, R, DW_ANY_VECTORS, DW_UNIT, 0)
+DW_ROWS(height_5, 5, DW_ANY_VECTORS, DW_UNIT, 0)
+#define STRIP_height_7(row, R) DW(row_strip)(g, x, w, bias, y, row, g->wh, g->ww, 7, g->kw, 1, 1, R, DW_ANY_VECTORS, DW_UNIT, 0)
+DW_ROWS(height_7, 7, DW_ANY_VECTORS, DW_UNIT, 0)
+#define STRIP_unit(row, R) DW(row_strip)(g, x, w, bias, y, row, g->wh, g->ww, g->kh, g->kw, g->sh, 0, R, DW_ANY_VECTORS, DW_UNIT, 0)
+DW_ROWS(unit, 0, DW_ANY_VECTORS, DW_UNIT, 0)
+#define STRIP_even(row, R) DW(row_strip)(g, x, w, bias, y, row, g->wh, g->ww, g->kh, g->kw, g->sh, 0, R, DW_ANY_VECTORS, DW_EVEN, 0)
+DW_ROWS(even, 0, DW_ANY_VECTORS, DW_EVEN, 0)
+#define STRIP_strided(row, R) DW(row_strip)(g, x, w, bias, y, row, g->wh, g->ww, g->kh, g->kw, g->sh, 0, R, 1, DW_STRIDED, 0)
+DW_ROWS(strided, 0, 1, DW_STRIDED, 0)
+#define STRIP_pattern(row, R) DW(row_strip)(g, x, w, bias, y, row, g->wh, g->ww, g->kh, g->kw, g->sh, 0, R, DW_ANY_VECTORS, DW_UNIT, 1)
+DW_ROWS(pattern, 0, DW_ANY_VECTORS, DW_UNIT, 1)
+#define STRIP_repeated(row, R) DW(row_strip)(g, x, w, bias, y, row, g->wh, g->ww, g->kh, g->kw, g->sh, 0, R, 1, DW_REPEATED, 1)
+DW_ROWS(repeated, 0, 1, DW_REPEATED, 1)
+
+/* Output rows r0..r1 of one plane (period 1: w are single weights, bias one number), or of an image whose rows are flat runs
+ * (w and bias then repeat each row of weights to period + LANES - 1 numbers). */
+static void DW(row_block)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1) {
+    if (g->repeat > 1) { DW(row_repeated)(g, x, w, bias, y, r0, r1); return; }
+    if (g->period > 1) { DW(row_pattern)(g, x, w, bias, y, r0, r1); return; }
+    if (g->kh == 3 && g->kw == 3 && g->sh == 1 && g->sw == 1) { DW(row_3x3_1)(g, x, w, bias, y, r0, r1); return; }
+    if (g->kh == 3 && g->kw == 3 && g->sh == 2 && g->sw == 2) { DW(row_3x3_2)(g, x, w, bias, y, r0, r1); return; }
+    if (g->kh == 5 && g->sh == 1 && g->sw == 1) { DW(row_height_5)(g, x, w, bias, y, r0, r1); return; }
+    if (g->kh == 7 && g->sh == 1 && g->sw == 1) { DW(row_height_7)(g, x, w, bias, y, r0, r1); return; }
+    if (g->sw == 1) DW(row_unit)(g, x, w, bias, y, r0, r1);
+    else if (g->sw == 2) DW(row_even)(g, x, w, bias, y, r0, r1);
+    else DW(row_strided)(g, x, w, bias, y, r0, r1);
+}
+
+#undef DW_DEFINE

@@ -1,0 +1,245 @@
+"""The functions: check the arguments, plan, call a kernel.
+
+All checks are made here, once, before anything is allocated or written; the kernels below make none.  A plan depends
+on shapes and options only and is kept, so that a repeated call costs microseconds.  Inputs are copied only where a
+kernel cannot read them as they lie (another dtype, gaps between the elements of a row, misaligned).  Nothing here
+knows the layer or Keras.
+"""
+
+import functools
+import math
+import typing
+
+import numpy as np
+
+from . import _runtime, activations
+from ._geometry import axis, padding_pairs, pair
+
+_STORED = {np.dtype(np.float16): np.dtype(np.float32)}  # stored so, computed in; bfloat16 has no dtype of NumPy's own
+_COMPUTED = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64"}
+_CLAMPS = {activations.linear: (), activations.relu: (0.0, math.inf), activations.relu6: (0.0, 6.0)}
+_FORMATS = ("channels_last", "channels_first")
+
+
+class _Plan(typing.NamedTuple):
+    rows: tuple        # axes, see _geometry
+    cols: tuple
+    out_shape: tuple   # with the batch axis
+    kernel_shape: tuple  # (kh, kw, C*M)
+    work: int          # multiply-adds
+
+
+@functools.lru_cache(maxsize=512, typed=True)
+def _plan(x_shape, kernel_shape, strides, padding, dilation_rate, data_format):
+    """Checks shapes and options of a forward call."""
+    if data_format not in _FORMATS:
+        raise ValueError(f'data_format must be "channels_last" or "channels_first", got {data_format!r:.80}')
+    first = data_format == "channels_first"
+    if len(x_shape) not in (3, 4):
+        axes = "(N, C, H, W) or (C, H, W)" if first else "(N, H, W, C) or (H, W, C)"
+        raise ValueError(f"x must have 4 dimensions, or 3 for one image: {axes}; got shape {x_shape}")
+    n, *image = x_shape if len(x_shape) == 4 else (1, *x_shape)
+    c, h, w = image if first else (image[2], image[0], image[1])
+    if len(kernel_shape) not in (2, 3, 4):
+        raise ValueError(f"kernel must have shape (kh, kw, C, M), (kh, kw, C) or (kh, kw), got {kernel_shape}")
+    kh, kw, channels, multiplier = (*kernel_shape, c, 1)[:4] if len(kernel_shape) == 2 else (*kernel_shape, 1)[:4]
+    if channels != c:
+        raise ValueError(f"x has {c} channels but kernel has {channels}: shapes {x_shape} ({data_format}) and {kernel_shape}")
+    if min(kh, kw, c, multiplier) < 1:
+        raise ValueError(f"kernel size, channels and depth multiplier must be at least 1: x has shape {x_shape}, kernel {kernel_shape}")
+    strides, dilation_rate = pair("strides", strides), pair("dilation_rate", dilation_rate)
+    pads = padding_pairs(padding)
+    pads = (pads, pads) if isinstance(pads, str) else pads
+    rows = axis("height", h, kh, strides[0], dilation_rate[0], pads[0])
+    cols = axis("width", w, kw, strides[1], dilation_rate[1], pads[1])
+    out = (n, c * multiplier, rows[1], cols[1]) if first else (n, rows[1], cols[1], c * multiplier)
+    return _Plan(rows, cols, out, (kh, kw, c * multiplier), n * rows[1] * cols[1] * c * multiplier * kh * kw)
+
+
+def _hashable(value):
+    """Options as keys of the plan: pairs spelled as lists, arrays or NumPy integers become tuples of int."""
+    if type(value) in (int, str):
+        return value
+    if isinstance(value, np.ndarray):
+        value = value.tolist() if value.ndim else value.item()
+    if isinstance(value, (tuple, list)):
+        return tuple([_hashable(v) for v in value])
+    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
+        raise TypeError(f"strides, padding and dilation_rate take integers, pairs of integers and strings, not {value!r:.80}")
+    return value.__index__()
+
+
+def _array(name, value):
+    """`value` as an array; TypeError for what NumPy would convert by dropping or computing something."""
+    if type(value) is np.ndarray:
+        return value
+    if isinstance(value, (np.ma.MaskedArray, np.matrix)):
+        raise TypeError(f"{name} must not be a {type(value).__name__}: its {'mask' if hasattr(value, 'mask') else 'two axes'} would be lost")
+    if hasattr(value, "__dask_graph__"):
+        raise TypeError(f"{name} is a dask array: map dwconv over its blocks, or call .compute() on it first")
+    if hasattr(value, "toarray") and hasattr(value, "nnz"):
+        raise TypeError(f"{name} is a sparse matrix: convert it with .toarray() first")
+    return np.asarray(value)
+
+
+def _dtypes(arrays):
+    """The result's dtype and the computing one; TypeError if it is not one of the four floating-point types."""
+    dtype = arrays[0].dtype
+    if any(a.dtype != dtype for a in arrays) or not dtype.isnative:
+        try:
+            dtype = np.result_type(*arrays)
+        except TypeError:
+            dtype = None
+    if dtype is not None:
+        dtype = dtype if dtype.isnative else dtype.newbyteorder("=")
+        if dtype in _COMPUTED:
+            return dtype, dtype
+        if dtype in _STORED or dtype.name == "bfloat16":
+            return dtype, np.dtype(np.float32)
+    names = ", ".join(a.dtype.name for a in arrays)
+    raise TypeError(f"the arrays' common dtype must be float32, float64, float16 or bfloat16, got {names}")
+
+
+def _readable(a, dtype):
+    """`a` as a kernel can read it: of that dtype, rows without gaps between elements, aligned.  A copy only if needed."""
+    if a.dtype != dtype:
+        return np.ascontiguousarray(a, dtype)
+    if a.flags.c_contiguous and a.flags.aligned:
+        return a
+    size = dtype.itemsize
+    dense = a.flags.aligned and (a.strides[-1] == size or a.shape[-1] == 1) and not any(s % size for s in a.strides)
+    return a if dense else a.copy()
+
+
+def _self_overlap(a):
+    """Whether two elements of `a` may share memory: False is certain."""
+    reach = a.itemsize
+    for stride, size in sorted((abs(s), n) for s, n in zip(a.strides, a.shape, strict=True) if n > 1):
+        if stride < reach:
+            return True
+        reach = stride * (size - 1) + reach
+    return False
+
+
+def _check_out(out, shape, dtype):
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
+    if out.shape != shape:
+        raise ValueError(f"out has shape {out.shape}, but the result has shape {shape}")
+    if out.dtype != dtype:
+        raise TypeError(f"out has dtype {out.dtype}, but the result has dtype {dtype}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only")
+    if any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True)):
+        raise ValueError(f"out has elements that share memory: strides {out.strides}")
+
+
+def _activate(function, y):
+    """Puts function(y) in y; built-in functions compute in place, a user's may return what it likes of that shape."""
+    if getattr(function, "__module__", None) == activations.__name__:
+        function(y, out=y)
+        return
+    result = np.asarray(function(y))
+    if result.shape != y.shape:
+        raise ValueError(f"activation returned shape {result.shape} for an array of shape {y.shape}")
+    if result is not y:
+        np.copyto(y, result, casting="same_kind")
+
+
+def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilation_rate=1, data_format="channels_last",
+                     activation=None, out=None, workers=None):
+    """Depthwise 2-D convolution (cross-correlation): each channel with its own filters.
+
+    ``y[n, i, j, c*M + m] = activation(bias[c*M + m] + sum over p, q of
+    x[n, i*sh + p*dh - top, j*sw + q*dw - left, c] * kernel[p, q, c, m])``, where x outside the image adds nothing.
+
+    Parameters
+    ----------
+    x : array_like, shape (N, H, W, C), or (N, C, H, W) for channels_first; without N for one image
+        Images of any floating-point dtype below; integers and bool are converted to the kernel's.
+    kernel : array_like, shape (kh, kw, C, M), (kh, kw, C) or (kh, kw)
+        The filters, in both layouts; without M it is 1, and a 2-D kernel serves every channel.
+    bias : array_like, shape (C*M,), optional
+        Added to the output channels.
+    strides, dilation_rate : int or pair of int
+        For rows and columns, at least 1, in any combination.
+    padding : {"valid", "same"}, int, (int, int) or ((top, bottom), (left, right))
+        "same" is TensorFlow's: ceil(size / stride) outputs, the odd element at the bottom and right.
+    data_format : {"channels_last", "channels_first"}
+        Layout of x and of the result.
+    activation : str or callable, optional
+        A name of `dwconv.activations` or a function of the result; relu and relu6 cost nothing extra.
+    out : ndarray, optional
+        Where the result goes: its exact shape and dtype, any strides; may overlap an input.  Returned.
+    workers : int, optional
+        Threads at most, -1 for all CPUs; see `get_workers`.  The bits do not depend on it.
+
+    Returns
+    -------
+    ndarray, shape (N, OH, OW, C*M) or (N, C*M, OH, OW); without N where x has none
+        Its dtype is np.result_type(x, kernel[, bias]).  float32 and float64 are computed in their own precision,
+        float16 and bfloat16 in float32, rounded once.
+
+    Raises
+    ------
+    ValueError
+        For a wrong value or shape, with both numbers in the text.
+    TypeError
+        For a wrong type, and for a result dtype that is none of the four.
+
+    Notes
+    -----
+    Per output, ``|error| <= (kh*kw + 2) * eps * sum|kernel||x|``, since it is one chain of multiply-adds (N. J. Higham,
+    Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1).  NaN and Inf reach just the outputs that
+    cover them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import dwconv
+    >>> x = np.arange(9.0).reshape(3, 3, 1)
+    >>> dwconv.depthwise_conv2d(x, np.ones((2, 2)), strides=1)[..., 0]
+    array([[ 8., 12.],
+           [20., 24.]])
+    """
+    if type(data_format) is not str:
+        raise TypeError(f"data_format must be a string, not {data_format!r:.80}")
+    x, kernel = _array("x", x), _array("kernel", kernel)
+    arrays = (x, kernel)
+    if bias is not None:
+        bias = _array("bias", bias)
+        arrays = (x, kernel, bias)
+    dtype, computed = _dtypes(arrays)
+    plan = _plan(x.shape, kernel.shape, _hashable(strides), _hashable(padding), _hashable(dilation_rate), data_format)
+    channels = plan.kernel_shape[2]
+    if bias is not None and bias.shape != (channels,):
+        raise ValueError(f"bias must have shape ({channels},), one number per output channel, got {bias.shape}")
+    function = activations.linear if activation is None else activations.get(activation)
+    clamp = _CLAMPS.get(function) if getattr(function, "__hash__", None) else None
+    shape = plan.out_shape if x.ndim == 4 else plan.out_shape[1:]
+    if out is not None:
+        _check_out(out, shape, dtype)
+    workers = _runtime.resolve_workers(workers, plan.work)
+
+    direct = (out is not None and dtype == computed and clamp is not None and _readable(out, dtype) is out and not _self_overlap(out)
+              and not any(np.may_share_memory(out, a) for a in arrays))
+    y = out if direct else np.empty(shape, computed)
+    if x.size and y.size:
+        if kernel.ndim == 2:
+            kernel = np.broadcast_to(kernel[:, :, None], plan.kernel_shape)
+        _runtime.kernels.forward(
+            data_format, _readable(x if x.ndim == 4 else x[None], computed),
+            np.ascontiguousarray(kernel, computed).reshape(plan.kernel_shape),
+            None if bias is None else np.ascontiguousarray(bias, computed), y if y.ndim == 4 else y[None],
+            plan.rows, plan.cols, clamp or (), workers)
+    elif y.size:  # an image without rows or columns: outputs of padding alone
+        y[...] = 0 if bias is None else bias if data_format == "channels_last" else bias[:, None, None]
+        clamp = None
+    if clamp is None:
+        _activate(function, y)
+    if y is out:
+        return out
+    if out is None:
+        return y if dtype == computed else y.astype(dtype)
+    np.copyto(out, y, casting="same_kind")
+    return out

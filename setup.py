@@ -1,0 +1,95 @@
+"""Builds the extensions: one Cython source compiled once per instruction set, and the CPU check without any flags.
+
+Everything else is in pyproject.toml.  Switches, all environment variables:
+  DWCONV_OPENMP=auto|1|0   threads: if the compiler can (default), or else an error, or never
+  DWCONV_NATIVE=1          -march=native for the baseline module; never the default, the result runs on this CPU only
+  DWCONV_DEBUG=1           bounds checks on, -O1 -g
+Vector flags belong to their kernels module only, and there is no -ffast-math: it breaks NaN, and linked into a shared
+library it switches subnormals off for the whole process.
+"""
+
+import os
+import platform
+import sys
+import tempfile
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+DEBUG = os.environ.get("DWCONV_DEBUG", "0") == "1"
+NATIVE = os.environ.get("DWCONV_NATIVE", "0") == "1"
+OPENMP = os.environ.get("DWCONV_OPENMP", "auto")
+if OPENMP not in ("auto", "0", "1"):
+    sys.exit(f"DWCONV_OPENMP must be auto, 0 or 1, not {OPENMP!r}")
+
+V3 = ["-mavx2", "-mfma", "-mf16c", "-mbmi", "-mbmi2", "-mlzcnt", "-mmovbe"]
+V4 = [*V3, "-mavx512f", "-mavx512bw", "-mavx512cd", "-mavx512dq", "-mavx512vl"]
+KERNELS = {  # module: its flags, in the spelling of gcc and clang
+    "_kernels": ["-march=native"] if NATIVE else [],
+    "_kernels_avx2": V3,
+    "_kernels_avx512": V4,
+}
+# -O2: the tiles are unrolled by pragma and vectorised by hand, -O3 builds for half as long again and gains nothing;
+# what it would vectorise besides is the masks' scalar arithmetic, which made borders ten times slower.
+# errno and trapping: nothing here reads either, and both forbid ordinary simplifications of floating-point code.
+SPEED = ["-O2", "-fno-tree-vectorize", "-fno-tree-slp-vectorize", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
+CHECKED = ["-O1", "-g", "-ffp-contract=fast", "-UNDEBUG"]
+DIRECTIVES = {"boundscheck": DEBUG, "wraparound": False, "initializedcheck": DEBUG, "cdivision": True, "freethreading_compatible": True}
+OPENMP_FLAGS = {  # compiler type: (compile, link), tried in turn
+    "unix": [(["-fopenmp"], ["-fopenmp"]), (["-Xpreprocessor", "-fopenmp"], ["-lomp"])],
+    "msvc": [(["/openmp"], [])],
+}
+PROBE = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+
+
+class BuildExt(build_ext):
+    """Adds what depends on the compiler: OpenMP if it links, flags in its spelling; compiles modules side by side."""
+
+    def finalize_options(self):
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
+    def build_extensions(self):
+        compile_flags, link_flags = self.openmp_flags() if OPENMP != "0" else ([], [])
+        for extension in self.extensions:
+            if extension.name.startswith("dwconv._kernels"):
+                if self.compiler.compiler_type != "msvc":
+                    extension.extra_compile_args += CHECKED if DEBUG else SPEED
+                extension.extra_compile_args += compile_flags
+                extension.extra_link_args += link_flags
+        super().build_extensions()
+
+    def openmp_flags(self):
+        """The first pair of flags that compiles and links a program with OpenMP."""
+        for compile_flags, link_flags in OPENMP_FLAGS.get(self.compiler.compiler_type, []):
+            with tempfile.TemporaryDirectory() as folder:
+                source = os.path.join(folder, "probe.c")
+                with open(source, "w", encoding="ascii") as file:
+                    file.write(PROBE)
+                try:
+                    objects = self.compiler.compile([source], output_dir=folder, extra_postargs=compile_flags)
+                    self.compiler.link_executable(objects, os.path.join(folder, "probe"), extra_postargs=link_flags)
+                except Exception as error:  # each compiler class has errors of its own
+                    print(f"dwconv: no OpenMP with {compile_flags}: {error}", file=sys.stderr)
+                else:
+                    return compile_flags, link_flags
+        if OPENMP == "1":
+            sys.exit("DWCONV_OPENMP=1, but the compiler cannot build a program with OpenMP")
+        print("dwconv: WARNING: built without OpenMP, every call will use one thread", file=sys.stderr)
+        return [], []
+
+
+def extensions():
+    found = [Extension("dwconv._cpu", ["dwconv/_cpu.pyx"])]
+    x86_64 = platform.machine().lower() in ("x86_64", "amd64") and sys.maxsize > 2**32 and os.name != "nt"
+    headers = ["dwconv/_kernels.pyx", "dwconv/_simd.h", "dwconv/_tiles.h"]
+    for module, flags in KERNELS.items():
+        if module == "_kernels" or x86_64:
+            # optional: a compiler that does not know the instruction set still builds the baseline; show_config tells
+            found.append(Extension(f"dwconv.{module}", [f"dwconv/{module}.pyx"], extra_compile_args=list(flags), depends=headers,
+                                   optional=module != "_kernels"))
+    return cythonize(found, compiler_directives=DIRECTIVES)
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExt})
