@@ -1,12 +1,12 @@
 """Depthwise 2-D convolution for NumPy arrays, drop-in for ``tf.keras.layers.DepthwiseConv2D``.
 
-Public names only; the function is in functional.py, the loops in _kernels.pyx.
+Public names only; the function is in functional.py, the loops in _kernels.pyx.  What only layers need is imported at
+first use, so that `import dwconv` costs little more than NumPy's own import.
 """
 
-import json
+import importlib
 
-from . import _runtime, activations, constraints, initializers, regularizers
-from ._registry import register_serializable
+from . import _runtime
 from ._runtime import get_workers, set_workers
 from .functional import depthwise_conv2d
 
@@ -15,6 +15,21 @@ __all__ = [
     "activations", "constraints", "depthwise_conv2d", "get_workers", "initializers", "register_serializable", "regularizers",
     "set_workers", "show_config",
 ]
+_LAZY = {  # public name: the module that holds it, or is it
+    "activations": "activations", "constraints": "constraints", "initializers": "initializers", "regularizers": "regularizers",
+    "register_serializable": "_registry",
+}
+
+
+def __getattr__(name):
+    if name not in _LAZY:
+        raise AttributeError(f"module 'dwconv' has no attribute {name!r}")
+    module = importlib.import_module(f"dwconv.{_LAZY[name]}")
+    return module if _LAZY[name] == name else getattr(module, name)
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})
 
 
 def show_config(mode="stdout"):
@@ -39,5 +54,7 @@ def show_config(mode="stdout"):
     config = {"dwconv": {"version": __version__}, **_runtime.describe()}
     if mode == "dicts":
         return config
+    import json
+
     print(json.dumps(config, indent=2))
     return None

@@ -15,8 +15,9 @@ repeated weights of an image with few channels (at most PATTERN_BYTES).
 
 This file is compiled once per instruction set, see setup.py.  Bits do not depend on how the work is cut: see _tiles.h.
 """
-from cython.parallel cimport prange
-from libc.stdlib cimport free, malloc
+from cython.parallel cimport prange, threadid
+from libc.stdlib cimport free
+
 
 cdef extern from *:
     """
@@ -36,6 +37,9 @@ cdef extern from *:
     #define DW(name) name##_f64
     #include "_simd.h"
     #include "_tiles.h"
+    #ifdef _MSC_VER                      /* one lane: nothing to align for */
+    #define aligned_alloc(alignment, size) malloc(size)
+    #endif
     #ifdef _OPENMP
     #include <omp.h>
     #define dw_max_threads omp_get_max_threads
@@ -57,6 +61,7 @@ cdef extern from *:
     """
     const char* DW_COMPILER
     enum: DW_OPENMP, DW_VECTOR_BYTES
+    void* aligned_alloc(size_t, size_t) nogil
     int dw_max_threads() nogil
     Py_ssize_t dw_ceil_div(Py_ssize_t, Py_ssize_t) nogil
     Py_ssize_t dw_max(Py_ssize_t, Py_ssize_t) nogil
@@ -66,12 +71,16 @@ cdef extern from *:
         Py_ssize_t cols, width, pad, repeat, period
         int clamp
         double lo, hi
-    void channel_block_f32(const dw_geometry*, const float*, const float*, const float*, float*,
-                           Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
-    void channel_block_f64(const dw_geometry*, const double*, const double*, const double*, double*,
-                           Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
+    void channel_blocks_f32(const dw_geometry*, const float*, const float*, const float*, float*,
+                            Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
+    void channel_blocks_f64(const dw_geometry*, const double*, const double*, const double*, double*,
+                            Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     void row_block_f32(const dw_geometry*, const float*, const float*, const float*, float*, Py_ssize_t, Py_ssize_t) nogil
     void row_block_f64(const dw_geometry*, const double*, const double*, const double*, double*, Py_ssize_t, Py_ssize_t) nogil
+    void gather_planes_f32(const float* const*, Py_ssize_t, Py_ssize_t, float*) nogil
+    void gather_planes_f64(const double* const*, Py_ssize_t, Py_ssize_t, double*) nogil
+    void scatter_planes_f32(const float*, Py_ssize_t, float*, Py_ssize_t, Py_ssize_t) nogil
+    void scatter_planes_f64(const double*, Py_ssize_t, double*, Py_ssize_t, Py_ssize_t) nogil
 
 ctypedef fused real:
     float
@@ -80,6 +89,7 @@ ctypedef fused real:
 cdef enum:
     PATTERN_BYTES = 32768     # repeated weights of one call; beyond, few channels are taken as one partial vector
     BAND_BYTES = 262144       # of input and output that a band of rows touches: a share of L2, so that every channel block finds it there
+    SCRATCH_BYTES = 61440     # of a worker: planes taken as channels
     TASKS_PER_WORKER = 4      # so that a worker that the machine slows down holds up little
 
 
@@ -106,6 +116,8 @@ cdef struct Plan:
     Py_ssize_t xn, xc, xh, xw, yn, yc, yh, yw, wh, ww    # strides in elements
     Py_ssize_t unit           # row family: elements of x per column (channels of a flat row)
     Py_ssize_t groups, bands, items            # of channel blocks; of rows per image; planes in flight
+    Py_ssize_t head           # channels before the first whose loads are aligned at every pixel
+    bint dense                # channels_first: whether the rows of a plane follow each other without gaps, in x and y
     dw_geometry geometry      # what all tasks share
 
 
@@ -157,38 +169,55 @@ cdef inline Py_ssize_t band_count(const Plan* p, Py_ssize_t row_bytes, Py_ssize_
 
 # ---- channels_last: vectors along the channels ----
 
+cdef inline void channel_blocks(const dw_geometry* g, const real* x, const real* w, const real* bias, real* y, Py_ssize_t r0,
+                                Py_ssize_t r1, Py_ssize_t first, Py_ssize_t blocks, Py_ssize_t channels) noexcept nogil:
+    if real is float:
+        channel_blocks_f32(g, x, w, bias, y, r0, r1, first, blocks, channels)
+    else:
+        channel_blocks_f64(g, x, w, bias, y, r0, r1, first, blocks, channels)
+
+
 cdef void channel_task(const Plan* shared, Py_ssize_t task, const real* x, const real* w, const real* bias, real* y) noexcept nogil:
     """One image, one row phase, one band of rows, one group of channel blocks; all column phases."""
     cdef Plan p = shared[0]
     cdef Py_ssize_t lanes = DW_VECTOR_BYTES // sizeof(real) if DW_VECTOR_BYTES else 1
     cdef Py_ssize_t group = task % p.groups, band = task // p.groups % p.bands
     cdef Py_ssize_t fh = task // (p.groups * p.bands) % p.rows.phases, n = task // (p.groups * p.bands * p.rows.phases)
-    cdef Py_ssize_t whole = dw_max(p.channels // lanes, 1), block, rows, row0, fw, first
+    cdef Py_ssize_t whole = dw_max((p.channels - p.head) // lanes, 1), first, end, rows, r0, r1, row0, fw
     cdef Phase cols
+    x += n * p.xn
+    y += n * p.yn + fh * p.yh
     enter_rows(&p, fh, &rows)
+    r0, r1 = rows * band // p.bands, rows * (band + 1) // p.bands
+    first, end = whole * group // p.groups, whole * (group + 1) // p.groups
     row0 = p.geometry.x0
     for fw in range(p.cols.phases):
         cols = make_phase(&p.cols, fw)
         p.geometry.x0 = row0 + cols.first * p.xw
         p.geometry.col_lo, p.geometry.col_hi, p.geometry.cols = cols.lo, cols.hi, cols.out
-        for block in range(whole * group // p.groups, whole * (group + 1) // p.groups + (group == p.groups - 1)):
-            first = block * lanes
-            if block == whole:                          # what is left over: a block that ends at the last channel,
-                if p.channels <= whole * lanes:         # overlapping its neighbour of the same group
-                    break
-                first = p.channels - lanes
-            if real is float:
-                channel_block_f32(&p.geometry, x + n * p.xn, w, bias, y + n * p.yn + fh * p.yh + fw * p.yw,
-                                  rows * band // p.bands, rows * (band + 1) // p.bands, first, p.channels)
-            else:
-                channel_block_f64(&p.geometry, x + n * p.xn, w, bias, y + n * p.yn + fh * p.yh + fw * p.yw,
-                                  rows * band // p.bands, rows * (band + 1) // p.bands, first, p.channels)
+        # what is left over before and after the aligned blocks: one that overlaps its neighbour, which is this task's too
+        if first == 0 and p.head:
+            channel_blocks(&p.geometry, x, w, bias, y + fw * p.yw, r0, r1, 0, 1, p.channels)
+        channel_blocks(&p.geometry, x, w, bias, y + fw * p.yw, r0, r1, p.head + first * lanes, end - first, p.channels)
+        if end == whole and p.channels > p.head + whole * lanes:
+            channel_blocks(&p.geometry, x, w, bias, y + fw * p.yw, r0, r1, p.channels - lanes, 1, p.channels)
+
+
+cdef inline Py_ssize_t aligned_channel(const Plan* p, const real* x) noexcept nogil:
+    """First channel whose vector is aligned at every pixel, or 0 where none is or all are.
+
+    NumPy's arrays are aligned to 16 bytes, so that most vectors lie across two cache lines and cost two loads."""
+    cdef Py_ssize_t lanes = DW_VECTOR_BYTES // sizeof(real) if DW_VECTOR_BYTES else 1
+    if (p.xw | p.xh | p.xn) % lanes:
+        return 0
+    return (lanes - <Py_ssize_t> (<size_t> x // sizeof(real)) % lanes) % lanes
 
 
 cdef void run_channels(Plan* p, const real* x, const real* w, const real* bias, real* y, int workers) noexcept nogil:
     cdef Py_ssize_t lanes = DW_VECTOR_BYTES // sizeof(real) if DW_VECTOR_BYTES else 1
     cdef Py_ssize_t task, tasks
     fill_geometry(p)
+    p.head = aligned_channel(p, x) if p.channels >= 8 * lanes and p.repeat == 1 else 0
     p.geometry.repeat = p.repeat
     p.geometry.sw, p.geometry.xw, p.geometry.yw = p.cols.step, p.cols.dilation * p.xw, p.cols.phases * p.yw
     p.bands = band_count(p, sizeof(real) * (p.rows.stride * p.cols.size * p.channels // p.repeat + p.cols.out * p.channels),
@@ -206,7 +235,7 @@ cdef void run_channels(Plan* p, const real* x, const real* w, const real* bias, 
             channel_task(p, task, x, w, bias, y)
 
 
-# ---- channels_first, and channels_last with few channels: vectors along the row ----
+# ---- channels_first: vectors along the row ----
 
 cdef void row_task(const Plan* shared, Py_ssize_t task, Py_ssize_t tasks, const real* x, const real* w, const real* bias, real* y) noexcept nogil:
     """A range of the items (row phase, band of rows, plane), planes fastest."""
@@ -246,13 +275,74 @@ cdef void run_rows(Plan* p, const real* x, const real* w, const real* bias, real
             row_task(p, task, tasks, x, w, bias, y)
 
 
-cdef void channels_last(Plan* p, const real* x, const real* w, const real* bias, real* y, real* pattern, int workers) noexcept nogil:
-    """Few channels (a pattern is given) run as flat rows of one plane, whose weights repeat with the pixel."""
+# ---- channels_first, a vector's number of planes at a time as channels ----
+
+cdef inline Py_ssize_t plane_rows(const Plan* p, Py_ssize_t size) noexcept nogil:
+    """Output rows whose input rows and themselves fit the scratch as blocks of channels; 0 where that is not worth it."""
+    cdef Py_ssize_t rest = SCRATCH_BYTES // DW_VECTOR_BYTES if DW_VECTOR_BYTES else 0    # pixels
+    cdef Py_ssize_t span = (p.rows.taps - 1) * p.rows.dilation + 1, rows
+    if p.channels * size < DW_VECTOR_BYTES or p.rows.phases * p.cols.phases > 1 or not p.dense:
+        return 0
+    if p.rows.size * p.cols.size + 2 * p.cols.out <= rest:          # the whole plane
+        return dw_min(p.rows.out, (rest - p.rows.size * p.cols.size) // p.cols.out)
+    rows = (rest - (span - p.rows.stride) * p.cols.size) // (p.rows.stride * p.cols.size + p.cols.out)
+    return rows if 2 * rows * p.rows.stride >= span - p.rows.stride else 0    # else mostly the bands' overlap
+
+
+cdef void plane_task(const Plan* shared, Py_ssize_t task, const real* x, const real* w, const real* bias, real* y,
+                     real* scratch) noexcept nogil:
+    """One image, one block of planes, one band of rows."""
+    cdef Plan p = shared[0]
+    cdef dw_geometry* g = &p.geometry
+    cdef Py_ssize_t lanes = DW_VECTOR_BYTES // sizeof(real), blocks = dw_ceil_div(p.channels, lanes)
+    cdef Py_ssize_t band = task % p.bands, first = task // p.bands % blocks * lanes, n = task // (p.bands * blocks)
+    cdef Py_ssize_t base = dw_min(first, p.channels - lanes)      # the last block recomputes some planes, but does not store them
+    cdef Py_ssize_t r0 = p.rows.out * band // p.bands, r1 = p.rows.out * (band + 1) // p.bands, a, z, r, step
+    cdef Py_ssize_t in0 = dw_max(r0 * p.rows.stride - p.rows.pad, 0)
+    cdef Py_ssize_t in1 = dw_min((r1 - 1) * p.rows.stride - p.rows.pad + (p.rows.taps - 1) * p.rows.dilation + 1, p.rows.size)
+    cdef const real* planes[16]
+    cdef int l
+    cdef Phase rows = make_phase(&p.rows, 0), cols = make_phase(&p.cols, 0)
+    cdef real* out = scratch + dw_max(in1 - in0, 0) * p.cols.size * lanes
+    for l in range(lanes):
+        planes[l] = x + n * p.xn + (base + l) // p.repeat * p.xc
+    if real is float:
+        gather_planes_f32(planes, in0 * p.cols.size, (in1 - in0) * p.cols.size, scratch)
+    else:
+        gather_planes_f64(planes, in0 * p.cols.size, (in1 - in0) * p.cols.size, scratch)
+    g.xw, g.xh = p.cols.dilation * lanes, p.rows.dilation * p.cols.size * lanes
+    g.yw, g.yh = lanes, p.cols.out * lanes
+    g.x0 = ((rows.first - in0) * p.cols.size + cols.first) * lanes
+    g.row_lo, g.row_hi, g.col_lo, g.col_hi = rows.lo, rows.hi, cols.lo, cols.hi
+    channel_blocks(g, scratch, w + base, bias + base if bias else bias, out - r0 * g.yh, r0, r1, 0, 1, lanes)
+    y += n * p.yn + base * p.yc + r0 * p.cols.out
+    if real is float:
+        scatter_planes_f32(out, (r1 - r0) * p.cols.out, y, p.yc, first - base)
+    else:
+        scatter_planes_f64(out, (r1 - r0) * p.cols.out, y, p.yc, first - base)
+
+
+cdef void run_planes(Plan* p, const real* x, const real* w, const real* bias, real* y, real* scratch, Py_ssize_t rows,
+                     int workers) noexcept nogil:
+    cdef Py_ssize_t task, lanes = DW_VECTOR_BYTES // sizeof(real), tasks = p.images * dw_ceil_div(p.channels, lanes)
+    fill_geometry(p)
+    p.geometry.sw = p.cols.step
+    p.bands = dw_ceil_div(p.rows.out, rows)
+    tasks *= p.bands
+    if workers <= 1:
+        for task in range(tasks):
+            plane_task(p, task, x, w, bias, y, scratch)
+    else:
+        for task in prange(tasks, schedule="dynamic", chunksize=1, num_threads=workers):
+            plane_task(p, task, x, w, bias, y, scratch + threadid() * (SCRATCH_BYTES // <Py_ssize_t> sizeof(real)))
+
+
+# ---- channels_last with few channels: flat rows of one plane, whose weights repeat with the pixel ----
+
+cdef void run_flat(Plan* p, const real* x, const real* w, const real* bias, real* y, real* pattern, int workers) noexcept nogil:
+    """pattern: (taps + 1) * (channels + lanes - 1) numbers of scratch for the repeated bias and weights."""
     cdef Py_ssize_t lanes = DW_VECTOR_BYTES // sizeof(real) if DW_VECTOR_BYTES else 1
     cdef Py_ssize_t pitch = p.channels + lanes - 1, tap, k
-    if not pattern:
-        run_channels(p, x, w, bias, y, workers)
-        return
     for tap in range(p.rows.taps * p.cols.taps):
         for k in range(pitch):
             pattern[(tap + 1) * pitch + k] = w[tap // p.cols.taps * p.wh + tap % p.cols.taps * p.ww + k % p.channels]
@@ -272,14 +362,41 @@ cdef inline Py_ssize_t elements(Py_ssize_t stride, Py_ssize_t size, Py_ssize_t i
     return stride // itemsize if size > 1 else 0
 
 
-cdef _forward(bint last, const real[:, :, :, :] x, const real[:, :, ::1] w, const real[::1] bias, real[:, :, :, :] y,
-              tuple rows, tuple cols, tuple clamp, int workers):
+cdef struct Extent:
+    Py_ssize_t lo, hi          # addresses of the first byte and after the last
+
+
+cdef inline Extent extent(Py_ssize_t start, const Py_ssize_t* shape, const Py_ssize_t* strides, int axes, Py_ssize_t size) noexcept nogil:
+    cdef Extent e
+    cdef int k
+    e.lo, e.hi = start, start + size
+    for k in range(axes):
+        if strides[k] < 0:
+            e.lo += strides[k] * (shape[k] - 1)
+        else:
+            e.hi += strides[k] * (shape[k] - 1)
+    return e
+
+
+cdef inline bint meet(Extent a, Extent b) noexcept nogil:
+    return a.lo < b.hi and b.lo < a.hi
+
+
+cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, ::1] w, const real[::1] bias, real[:, :, :, :] y,
+              tuple rows, tuple cols, tuple clamp, int workers) except -1:
     cdef Plan p
+    cdef Extent e = extent(<Py_ssize_t> &y[0, 0, 0, 0], y.shape, y.strides, 4, sizeof(real))
     cdef Py_ssize_t size = sizeof(real), lanes = DW_VECTOR_BYTES // sizeof(real) if DW_VECTOR_BYTES else 1
     cdef Py_ssize_t h = 1 if last else 2, c = 3 if last else 1    # axes of the rows (columns follow) and channels
     cdef Py_ssize_t numbers = (w.shape[0] * w.shape[1] + 1) * (w.shape[2] + lanes - 1)
     cdef const real* b = &bias[0] if bias is not None else NULL
-    cdef real* pattern = NULL
+    cdef real* scratch = NULL
+    cdef bint pattern = 0
+    cdef Py_ssize_t band = 0
+    if (meet(e, extent(<Py_ssize_t> &x[0, 0, 0, 0], x.shape, x.strides, 4, size))
+            or meet(e, extent(<Py_ssize_t> &w[0, 0, 0], w.shape, w.strides, 3, size))
+            or b and meet(e, extent(<Py_ssize_t> b, bias.shape, bias.strides, 1, size))):
+        return False
     p.rows = make_axis(rows[0], rows[1], rows[2], rows[3], rows[4], rows[5])
     p.cols = make_axis(cols[0], cols[1], cols[2], cols[3], cols[4], cols[5])
     p.images, p.channels, p.repeat, p.unit = x.shape[0], w.shape[2], w.shape[2] // x.shape[c], 1
@@ -293,28 +410,38 @@ cdef _forward(bint last, const real[:, :, :, :] x, const real[:, :, ::1] w, cons
     p.geometry.pad, p.geometry.period, p.geometry.repeat, p.geometry.cols = 0, 1, 1, p.cols.out
     if (last and p.channels < lanes and p.cols.stride == 1 and numbers * size <= PATTERN_BYTES
             and (p.xw == x.shape[c] or x.shape[2] == 1) and (p.yw == p.channels or y.shape[2] == 1)):
-        pattern = <real*> malloc(numbers * size)
-        if not pattern:
+        pattern = 1
+    if not last:
+        p.dense = (p.xh == x.shape[3] or x.shape[2] == 1) and (p.yh == y.shape[3] or y.shape[2] == 1)
+        if not (w.shape[0] == 3 and w.shape[1] == 3 and p.rows.stride == 1 and p.cols.stride == 1 and p.cols.out > 14):
+            band = plane_rows(&p, size)
+    if pattern or band:
+        scratch = <real*> aligned_alloc(64, workers * SCRATCH_BYTES if band else (numbers * size + 63) // 64 * 64)
+        if not scratch:
             raise MemoryError
     with nogil:
-        if last:
-            channels_last(&p, &x[0, 0, 0, 0], &w[0, 0, 0], b, &y[0, 0, 0, 0], pattern, workers)
+        if band:
+            run_planes(&p, &x[0, 0, 0, 0], &w[0, 0, 0], b, &y[0, 0, 0, 0], scratch, band, workers)
+        elif pattern:
+            run_flat(&p, &x[0, 0, 0, 0], &w[0, 0, 0], b, &y[0, 0, 0, 0], scratch, workers)
+        elif last:
+            run_channels(&p, &x[0, 0, 0, 0], &w[0, 0, 0], b, &y[0, 0, 0, 0], workers)
         else:
             run_rows(&p, &x[0, 0, 0, 0], &w[0, 0, 0], b, &y[0, 0, 0, 0], workers)
-        free(pattern)
+        free(scratch)
+    return True
 
 
 def forward(str data_format, x, w, bias, y, tuple rows, tuple cols, tuple clamp, int workers):
-    """Writes the convolution of x with w to y.
+    """Writes the convolution of x with w to y, and says so; False, and nothing done, if y may share memory with an input.
 
     x, w, bias, y: arrays as above, all float32 or all float64, the innermost axis of each without gaps.
     rows, cols: axes (size, out, taps, stride, dilation, pad), see _geometry.py.  clamp: () or (lo, hi).
     """
     cdef bint last = data_format == "channels_last"
     if y.itemsize == sizeof(float):
-        _forward[float](last, x, w, bias, y, rows, cols, clamp, workers)
-    else:
-        _forward[double](last, x, w, bias, y, rows, cols, clamp, workers)
+        return _forward[float](last, x, w, bias, y, rows, cols, clamp, workers)
+    return _forward[double](last, x, w, bias, y, rows, cols, clamp, workers)
 
 
 def max_threads():

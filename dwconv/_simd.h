@@ -54,6 +54,14 @@
 #define DW_IOTA_4 DW_IOTA_2, 2, 3
 #define DW_IOTA_8 DW_IOTA_4, 4, 5, 6, 7
 #define DW_IOTA_16 DW_IOTA_8, 8, 9, 10, 11, 12, 13, 14, 15
+#define DW_ZIP_LOW_2 0, 2
+#define DW_ZIP_HIGH_2 1, 3
+#define DW_ZIP_LOW_4 0, 4, 1, 5
+#define DW_ZIP_HIGH_4 2, 6, 3, 7
+#define DW_ZIP_LOW_8 0, 8, 1, 9, 2, 10, 3, 11
+#define DW_ZIP_HIGH_8 4, 12, 5, 13, 6, 14, 7, 15
+#define DW_ZIP_LOW_16 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define DW_ZIP_HIGH_16 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
 #define DW_JOIN_(a, b) a##b
 #define DW_JOIN(a, b) DW_JOIN_(a, b)
 
@@ -194,6 +202,29 @@ DW_INLINE VEC DW(even)(VEC a, VEC b) {
     return v;
 #else
     return a;
+#endif
+}
+
+/* Lane l of vector k and lane k of vector l change places: log2(LANES) perfect shuffles of the whole block. */
+DW_INLINE void DW(transpose)(VEC *v) {
+#if DW_VECTORS && defined(DW_SHUFFLEVECTOR)
+    DW_UNROLL for (int stage = 1; stage < LANES; stage *= 2) {
+        VEC u[LANES];
+        DW_UNROLL for (int k = 0; k < LANES / 2; k++) {
+            u[2 * k] = __builtin_shufflevector(v[k], v[k + LANES / 2], DW_JOIN(DW_ZIP_LOW_, LANES));
+            u[2 * k + 1] = __builtin_shufflevector(v[k], v[k + LANES / 2], DW_JOIN(DW_ZIP_HIGH_, LANES));
+        }
+        DW_UNROLL for (int k = 0; k < LANES; k++) v[k] = u[k];
+    }
+#elif DW_VECTORS
+    for (int k = 0; k < LANES; k++)
+        for (int l = 0; l < k; l++) {
+            const REAL swap = v[k][l];
+            v[k][l] = v[l][k];
+            v[l][k] = swap;
+        }
+#else
+    (void)v;
 #endif
 }
 

@@ -100,49 +100,55 @@ DW_INLINE void DW(store_channels)(const dw_geometry *g, REAL *y, VEC v, const in
     else DW(store)(y, v);
 }
 
-/* One tile of a kernel whose size is a literal, weights in w[KH*KW].  x0: offset of tap (0, 0).  Tap rows t0 <= t < t1
+/* One tile of a kernel whose size is a literal, weights in w[K*K].  x0: offset of tap (0, 0).  Tap rows t0 <= t < t1
  * and, if checked, tap columns u0 <= u < u1 lie in the image; if checked, only the first `cols` columns are stored.
  * Each input vector is loaded once and multiplied into every output that it reaches. */
 DW_INLINE void DW(channel_tile)(
         const dw_geometry *g, const REAL *x, ptrdiff_t x0, const VEC *w, VEC bias, REAL *y, ptrdiff_t t0, ptrdiff_t t1,
-        ptrdiff_t u0, ptrdiff_t u1, ptrdiff_t cols, const DW(dw_block) *b,
-        const int KH, const int KW, const int S, const int R, const int T, const int mode, const int checked) {
+        ptrdiff_t u0, ptrdiff_t u1, ptrdiff_t cols, const int K, const int S, const int R, const int T, const int checked) {
     VEC acc[32];
     DW_UNROLL for (int k = 0; k < R * T; k++) acc[k] = bias;
-    DW_UNROLL for (int t = 0; t < (R - 1) * S + KH; t++) {
+    DW_UNROLL for (int t = 0; t < (R - 1) * S + K; t++) {
         if (t < t0 || t >= t1) continue;
-        DW_UNROLL for (int u = 0; u < (T - 1) * S + KW; u++) {
+        DW_UNROLL for (int u = 0; u < (T - 1) * S + K; u++) {
             if (checked && (u < u0 || u >= u1)) continue;
-            const VEC v = DW(load_channels)(x + (x0 + t * g->xh + u * g->xw), mode, b);
+            const VEC v = DW(load)(x + (x0 + t * g->xh + u * g->xw));
             DW_UNROLL for (int r = 0; r < R; r++) {
                 DW_UNROLL for (int c = 0; c < T; c++) {
                     const int i = t - r * S, j = u - c * S;
-                    if (0 <= i && i < KH && 0 <= j && j < KW) acc[r * T + c] = acc[r * T + c] + v * w[i * KW + j];
+                    if (0 <= i && i < K && 0 <= j && j < K) acc[r * T + c] = acc[r * T + c] + v * w[i * K + j];
                 }
             }
         }
     }
     DW_UNROLL for (int r = 0; r < R; r++) {
         DW_UNROLL for (int c = 0; c < T; c++) {
-            if (!checked || c < cols) DW(store_channels)(g, y + r * g->yh + c * g->yw, acc[r * T + c], mode, b);
+            if (!checked || c < cols) DW(store_channels)(g, y + r * g->yh + c * g->yw, acc[r * T + c], DW_PLAIN, NULL);
         }
     }
 }
 
+/* A strip of R rows: all its columns for each of `blocks` blocks of channels (w, bias, x, y: the first), as the caller has loaded
+ * the weights wv of its only block; or, with wv NULL, all blocks for each tile of columns. */
 DW_INLINE void DW(channel_strip)(
-        const dw_geometry *g, const REAL *x, const VEC *w, VEC bias, REAL *y, ptrdiff_t row, const DW(dw_block) *b,
-        const int KH, const int KW, const int S, const int R, const int T, const int mode) {
+        const dw_geometry *g, const REAL *x, const REAL *w, const VEC *wv, const REAL *bias, REAL *y, ptrdiff_t row, ptrdiff_t blocks,
+        const int K, const int S, const int R, const int T) {
     const ptrdiff_t t0 = g->row_lo - row * S, t1 = g->row_hi - row * S;
     const ptrdiff_t x_row = g->x0 + row * S * g->xh;
     y += row * g->yh;
     for (ptrdiff_t col = 0; col < g->cols; col += T) {
         const ptrdiff_t c = col + T <= g->cols ? col : dw_max(g->cols - T, 0); /* the last tile overlaps its neighbour */
         const ptrdiff_t u0 = g->col_lo - c * S, u1 = g->col_hi - c * S;
-        if (u0 <= 0 && (T - 1) * S + KW <= u1)
-            DW(channel_tile)(g, x, x_row + c * S * g->xw, w, bias, y + c * g->yw, t0, t1, u0, u1, T, b, KH, KW, S, R, T, mode, 0);
-        else
-            DW(channel_tile)(g, x, x_row + c * S * g->xw, w, bias, y + c * g->yw, t0, t1, u0, u1, g->cols - c, b, KH, KW, S, R, T,
-                             mode, 1);
+        const int inside = u0 <= 0 && (T - 1) * S + K <= u1 && T <= g->cols;
+#define TILE(checked)                                                                                                  \
+        for (ptrdiff_t k = 0; k < blocks * LANES; k += LANES) {                                                        \
+            VEC own[K * K];                                                                                            \
+            if (!wv) DW_UNROLL for (int i = 0; i < K * K; i++) own[i] = DW(load)(w + k + i / K * g->wh + i % K * g->ww); \
+            DW(channel_tile)(g, x + k, x_row + c * S * g->xw, wv ? wv : own, bias ? DW(load)(bias + k) : DW(splat)(0), \
+                             y + k + c * g->yw, t0, t1, u0, u1, g->cols - c, K, S, R, T, checked);                     \
+        }
+        if (inside) TILE(0) else TILE(1)
+#undef TILE
     }
 }
 
@@ -334,112 +340,138 @@ DW_INLINE void DW(row_strip)(
 
 #ifndef DW_TABLES_ONCE
 #define DW_TABLES_ONCE
+/*   kernel, stride, rows at most, columns, whether a tile of columns takes all channel blocks in turn.
+ *
+ * 7 columns, because the maps of the usual networks are 7 * 2^n wide; 2 x 7 accumulators leave registers for the 9 weights of a
+ * 3x3 kernel, which is bound by memory: it takes a pixel's channels in their order in memory.  Larger kernels are bound by
+ * multiply-adds and keep one block's weights through a band of rows. */
 #if DW_REGISTERS == 32
-/*   kernel, stride, rows at most, columns (channel tiles) or vectors (row tiles).
- *   Channel tiles: 7 columns, because the maps of the usual networks are 7 * 2^n wide; 2 x 7 accumulators leave
- *   registers for the 9 weights of a 3x3 kernel. */
-#define DW_CHANNEL_TILES(TILE) TILE(3, 1, 2, 7) TILE(3, 2, 2, 7) TILE(5, 1, 2, 7) TILE(5, 2, 2, 7) TILE(7, 1, 2, 7)
-enum { DW_ANY_ROWS = 4, DW_ANY_COLS = 4, DW_ANY_VECTORS = 2 };
+#define DW_CHANNEL_TILES(TILE) TILE(3, 1, 2, 7, 1) TILE(3, 2, 2, 7, 1) TILE(5, 1, 2, 7, 0) TILE(5, 2, 2, 7, 0) TILE(7, 1, 2, 7, 0)
+enum { DW_ANY_ROWS = 4, DW_ANY_COLS = 4, DW_ROW_ROWS = 4, DW_ROW_VECTORS = 2 };
 #else
-#define DW_CHANNEL_TILES(TILE) TILE(3, 1, 2, 4) TILE(3, 2, 2, 4) TILE(5, 1, 2, 4) TILE(5, 2, 2, 4) TILE(7, 1, 2, 4)
-enum { DW_ANY_ROWS = 2, DW_ANY_COLS = 4, DW_ANY_VECTORS = 2 };
+#define DW_CHANNEL_TILES(TILE) TILE(3, 1, 2, 4, 1) TILE(3, 2, 2, 4, 1) TILE(5, 1, 2, 4, 0) TILE(5, 2, 2, 4, 0) TILE(7, 1, 2, 4, 0)
+enum { DW_ANY_ROWS = 2, DW_ANY_COLS = 4, DW_ROW_ROWS = 4, DW_ROW_VECTORS = 2 };
 #endif
 #endif
 
-#define DW_CHANNEL_ARGUMENTS                                                                                             \
-    const dw_geometry *g, const REAL *x, const REAL *w, VEC bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1, const DW(dw_block) *b
-
-#define STRIP(row, R) DW(channel_strip)(g, x, wv, bias, y, row, b, K_, K_, S_, R, T_, MODE_)
-#define DW_DEFINE(K, S, R, T, NAME, MODE)                                                                                \
-    static void DW(channel_##K##_##S##NAME)(DW_CHANNEL_ARGUMENTS) {                                                      \
-        enum { K_ = K, S_ = S, T_ = T, MODE_ = MODE };                                                                   \
-        VEC wv[K * K];                                                                                                   \
-        DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = DW(load)(w + k / K * g->wh + k % K * g->ww);                   \
-        DW_STRIPS(R, STRIP);                                                                                             \
+#define STRIP(row, R) DW(channel_strip)(g, x, w, INNER_ ? NULL : wv, bias, y, row, blocks, K_, S_, R, T_)
+#define TILE(K, S, R, T, INNER)                                                                                            \
+    static void DW(channel_##K##_##S)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y,       \
+                                      ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t blocks) {                                      \
+        enum { K_ = K, S_ = S, T_ = T, INNER_ = INNER };                                                                   \
+        VEC wv[K * K];                                                                                                     \
+        if (!INNER) DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = DW(load)(w + k / K * g->wh + k % K * g->ww);         \
+        DW_STRIPS(R, STRIP);                                                                                               \
     }
-#define TILE(K, S, R, T) DW_DEFINE(K, S, R, T, , DW_PLAIN)
 DW_CHANNEL_TILES(TILE)
 #undef TILE
 #undef STRIP
 
-#define STRIP(row, R) DW(channel_strip_any)(g, x, w, bias, y, row, b, R, DW_ANY_COLS, DW_PLAIN)
-static void DW(channel_any)(DW_CHANNEL_ARGUMENTS) { DW_STRIPS(DW_ANY_ROWS, STRIP); }
-#undef STRIP
-#define STRIP(row, R) DW(channel_strip_any)(g, x, w, bias, y, row, b, R, DW_ANY_COLS, DW_PARTIAL)
-static void DW(channel_partial)(DW_CHANNEL_ARGUMENTS) { DW_STRIPS(DW_ANY_ROWS, STRIP); }
-#undef STRIP
-#define STRIP(row, R) DW(channel_strip_any)(g, x, w, bias, y, row, b, R, DW_ANY_COLS, DW_REPEAT)
-static void DW(channel_repeat)(DW_CHANNEL_ARGUMENTS) { DW_STRIPS(DW_ANY_ROWS, STRIP); }
-#undef STRIP
-
-/* Output rows r0..r1 of output channels first..first+LANES (fewer where there are fewer than LANES in all).
- * x: channel 0 of an image; w, bias, y: output channel 0; bias may be NULL. */
-static void DW(channel_block)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0,
-                              ptrdiff_t r1, ptrdiff_t first, ptrdiff_t channels) {
-    DW(dw_block) b;
-    b.count = dw_min(channels - first, LANES);
-    b.out = DW(lanes)(0, b.count);
-    const ptrdiff_t in = first / g->repeat;
-    b.in = DW(lanes)(0, (first + b.count - 1) / g->repeat - in + 1);
-    VEC v = DW(splat)(0);
-    if (bias) v = DW(load_lanes)(bias + first, b.out);
-    x += in, w += first, y += first;
-    if (g->repeat > 1 || b.count < LANES) {
-        for (int l = 0; l < LANES; l++) ((REAL_INT *)&b.index)[l] = (REAL_INT)(l < b.count ? (first + l) / g->repeat - in : 0);
+#define DW_CHANNEL_ANY(NAME, MODE)                                                                                         \
+    static void DW(channel_##NAME)(const dw_geometry *g, const REAL *x, const REAL *w, VEC bias, REAL *y, ptrdiff_t r0,    \
+                                   ptrdiff_t r1, const DW(dw_block) *b) {                                                  \
+        enum { MODE_ = MODE };                                                                                             \
+        DW_STRIPS(DW_ANY_ROWS, STRIP);                                                                                     \
     }
-    if (b.count < LANES) { DW(channel_partial)(g, x, w, v, y, r0, r1, &b); return; }
-    if (g->repeat > 1) { DW(channel_repeat)(g, x, w, v, y, r0, r1, &b); return; }
-#define TILE(K, S, R, T)                                                                                                 \
-    if (g->kh == K && g->kw == K && g->sh == S && g->sw == S) { DW(channel_##K##_##S)(g, x, w, v, y, r0, r1, &b); return; }
-    DW_CHANNEL_TILES(TILE)
+#define STRIP(row, R) DW(channel_strip_any)(g, x, w, bias, y, row, b, R, DW_ANY_COLS, MODE_)
+DW_CHANNEL_ANY(any, DW_PLAIN)
+DW_CHANNEL_ANY(repeat, DW_REPEAT)
+DW_CHANNEL_ANY(partial, DW_PARTIAL)
+#undef STRIP
+#undef DW_CHANNEL_ANY
+
+/* Output rows r0..r1 of `blocks` blocks of LANES output channels from channel `first` on (one block, and fewer lanes, where there
+ * are fewer than LANES channels in all).  x: channel 0 of an image; w, bias, y: output channel 0; bias may be NULL. */
+static void DW(channel_blocks)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0,
+                               ptrdiff_t r1, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels) {
+    if (g->repeat == 1 && channels >= LANES) {
+#define TILE(K, S, R, T, INNER)                                                                                            \
+        if (g->kh == K && g->kw == K && g->sh == S && g->sw == S) {                                                        \
+            for (ptrdiff_t k = 0; k < (INNER ? 1 : blocks); k++) {                                                         \
+                const ptrdiff_t c = first + k * LANES;                                                                     \
+                DW(channel_##K##_##S)(g, x + c, w + c, bias ? bias + c : NULL, y + c, r0, r1, INNER ? blocks : 1);         \
+            }                                                                                                              \
+            return;                                                                                                        \
+        }
+        DW_CHANNEL_TILES(TILE)
 #undef TILE
-    DW(channel_any)(g, x, w, v, y, r0, r1, &b);
+    }
+    for (ptrdiff_t end = first + blocks * LANES; first < end; first += LANES) {
+        DW(dw_block) b;
+        b.count = dw_min(channels - first, LANES);
+        b.out = DW(lanes)(0, b.count);
+        const ptrdiff_t in = first / g->repeat;
+        b.in = DW(lanes)(0, (first + b.count - 1) / g->repeat - in + 1);
+        for (int l = 0; l < LANES; l++) ((REAL_INT *)&b.index)[l] = (REAL_INT)(l < b.count ? (first + l) / g->repeat - in : 0);
+        const VEC v = bias ? DW(load_lanes)(bias + first, b.out) : DW(splat)(0);
+        if (b.count < LANES) DW(channel_partial)(g, x + in, w + first, v, y + first, r0, r1, &b);
+        else if (g->repeat > 1) DW(channel_repeat)(g, x + in, w + first, v, y + first, r0, r1, &b);
+        else DW(channel_any)(g, x + in, w + first, v, y + first, r0, r1, &b);
+    }
 }
 
 #define DW_ROW_ARGUMENTS \
     const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1
 
-#define STRIP(row, R) DW(row_strip)(g, x, wv, bias, y, row, 3, 1, 3, 3, S_, 2, R, T_, S_ == 1 ? DW_UNIT : DW_EVEN, 0)
-#define DW_ROWS_3X3(S, R, T)                                                                                             \
-    static void DW(row_3x3_##S)(DW_ROW_ARGUMENTS) {                                                                      \
-        enum { S_ = S, T_ = T };                                                                                         \
-        REAL wv[9];                                                                                                      \
-        DW_UNROLL for (int k = 0; k < 9; k++) wv[k] = w[k / 3 * g->wh + k % 3 * g->ww];                                  \
-        DW_STRIPS(R, STRIP);                                                                                             \
-    }
-DW_ROWS_3X3(1, 4, 2)
-DW_ROWS_3X3(2, 4, 2)
+#define STRIP(row, R) DW(row_strip)(g, x, wv, bias, y, row, 3, 1, 3, 3, 1, 2, R, DW_ROW_VECTORS, DW_UNIT, 0)
+static void DW(row_3x3)(DW_ROW_ARGUMENTS) {
+    REAL wv[9];
+    DW_UNROLL for (int k = 0; k < 9; k++) wv[k] = w[k / 3 * g->wh + k % 3 * g->ww];
+    DW_STRIPS(DW_ROW_ROWS, STRIP);
+}
 #undef STRIP
 
-#define DW_ROWS(NAME, K, T, MODE, PATTERN) \
-    static void DW(row_##NAME)(DW_ROW_ARGUMENTS) { DW_STRIPS(DW_ANY_ROWS, STRIP_##NAME); }
-#define STRIP_height_5(row, R) DW(row_strip)(g, x, w, bias, y, row, g->wh, g->ww, 5, g->kw, 1, 1, R, DW_ANY_VECTORS, DW_UNIT, 0)
-DW_ROWS(height_5, 5, DW_ANY_VECTORS, DW_UNIT, 0)
-#define STRIP_height_7(row, R) DW(row_strip)(g, x, w, bias, y, row, g->wh, g->ww, 7, g->kw, 1, 1, R, DW_ANY_VECTORS, DW_UNIT, 0)
-DW_ROWS(height_7, 7, DW_ANY_VECTORS, DW_UNIT, 0)
-#define STRIP_unit(row, R) DW(row_strip)(g, x, w, bias, y, row, g->wh, g->ww, g->kh, g->kw, g->sh, 0, R, DW_ANY_VECTORS, DW_UNIT, 0)
-DW_ROWS(unit, 0, DW_ANY_VECTORS, DW_UNIT, 0)
-#define STRIP_even(row, R) DW(row_strip)(g, x, w, bias, y, row, g->wh, g->ww, g->kh, g->kw, g->sh, 0, R, DW_ANY_VECTORS, DW_EVEN, 0)
-DW_ROWS(even, 0, DW_ANY_VECTORS, DW_EVEN, 0)
-#define STRIP_strided(row, R) DW(row_strip)(g, x, w, bias, y, row, g->wh, g->ww, g->kh, g->kw, g->sh, 0, R, 1, DW_STRIDED, 0)
-DW_ROWS(strided, 0, 1, DW_STRIDED, 0)
-#define STRIP_pattern(row, R) DW(row_strip)(g, x, w, bias, y, row, g->wh, g->ww, g->kh, g->kw, g->sh, 0, R, DW_ANY_VECTORS, DW_UNIT, 1)
-DW_ROWS(pattern, 0, DW_ANY_VECTORS, DW_UNIT, 1)
-#define STRIP_repeated(row, R) DW(row_strip)(g, x, w, bias, y, row, g->wh, g->ww, g->kh, g->kw, g->sh, 0, R, 1, DW_REPEATED, 1)
-DW_ROWS(repeated, 0, 1, DW_REPEATED, 1)
+#define DW_ROW_ANY(NAME, ROWS, VECTORS, MODE, PATTERN)                             \
+    static void DW(row_##NAME)(DW_ROW_ARGUMENTS) {                                 \
+        enum { T_ = VECTORS, MODE_ = MODE, PATTERN_ = PATTERN };                   \
+        DW_STRIPS(ROWS, STRIP);                                                    \
+    }
+#define STRIP(row, R) DW(row_strip)(g, x, w, bias, y, row, g->wh, g->ww, g->kh, g->kw, g->sh, 0, R, T_, MODE_, PATTERN_)
+DW_ROW_ANY(unit, DW_ROW_ROWS, DW_ROW_VECTORS, DW_UNIT, 0)
+DW_ROW_ANY(even, 2, DW_ROW_VECTORS, DW_EVEN, 0)
+DW_ROW_ANY(strided, 2, 1, DW_STRIDED, 0)
+DW_ROW_ANY(pattern, DW_ROW_ROWS, DW_ROW_VECTORS, DW_UNIT, 1)
+DW_ROW_ANY(repeated, 2, 1, DW_REPEATED, 1)
+#undef STRIP
+#undef DW_ROW_ANY
 
 /* Output rows r0..r1 of one plane (period 1: w are single weights, bias one number), or of an image whose rows are flat runs
  * (w and bias then repeat each row of weights to period + LANES - 1 numbers). */
-static void DW(row_block)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1) {
-    if (g->repeat > 1) { DW(row_repeated)(g, x, w, bias, y, r0, r1); return; }
-    if (g->period > 1) { DW(row_pattern)(g, x, w, bias, y, r0, r1); return; }
-    if (g->kh == 3 && g->kw == 3 && g->sh == 1 && g->sw == 1) { DW(row_3x3_1)(g, x, w, bias, y, r0, r1); return; }
-    if (g->kh == 3 && g->kw == 3 && g->sh == 2 && g->sw == 2) { DW(row_3x3_2)(g, x, w, bias, y, r0, r1); return; }
-    if (g->kh == 5 && g->sh == 1 && g->sw == 1) { DW(row_height_5)(g, x, w, bias, y, r0, r1); return; }
-    if (g->kh == 7 && g->sh == 1 && g->sw == 1) { DW(row_height_7)(g, x, w, bias, y, r0, r1); return; }
-    if (g->sw == 1) DW(row_unit)(g, x, w, bias, y, r0, r1);
+static void DW(row_block)(DW_ROW_ARGUMENTS) {
+    if (g->repeat > 1) DW(row_repeated)(g, x, w, bias, y, r0, r1);
+    else if (g->period > 1) DW(row_pattern)(g, x, w, bias, y, r0, r1);
+    else if (g->kh == 3 && g->kw == 3 && g->sh == 1 && g->sw == 1) DW(row_3x3)(g, x, w, bias, y, r0, r1);
+    else if (g->sw == 1) DW(row_unit)(g, x, w, bias, y, r0, r1);
     else if (g->sw == 2) DW(row_even)(g, x, w, bias, y, r0, r1);
     else DW(row_strided)(g, x, w, bias, y, r0, r1);
 }
 
-#undef DW_DEFINE
+/* ---- planes as channels: LANES planes of `pixels` numbers each, `pitch` apart, to a run of vectors and back ---- */
+
+/* Planes are taken from a table, since a multiplier repeats them. */
+static void DW(gather_planes)(const REAL *const *planes, ptrdiff_t at, ptrdiff_t pixels, REAL *block) {
+    for (ptrdiff_t i = 0; i < pixels; i += LANES) {
+        const ptrdiff_t n = dw_min(pixels - i, LANES);
+        VEC v[LANES];
+        if (n == LANES) DW_UNROLL for (int l = 0; l < LANES; l++) v[l] = DW(load)(planes[l] + at + i);
+        else DW_UNROLL for (int l = 0; l < LANES; l++) v[l] = DW(load_lanes)(planes[l] + at + i, DW(lanes)(0, n));
+        DW(transpose)(v);
+        DW_UNROLL for (int l = 0; l < LANES; l++)
+            if (l < n) DW(store)(block + (i + l) * LANES, v[l]);
+    }
+}
+
+/* Only planes skip and on are written. */
+static void DW(scatter_planes)(const REAL *block, ptrdiff_t pixels, REAL *y, ptrdiff_t pitch, ptrdiff_t skip) {
+    for (ptrdiff_t i = 0; i < pixels; i += LANES) {
+        const ptrdiff_t n = dw_min(pixels - i, LANES);
+        VEC v[LANES];
+        DW_UNROLL for (int l = 0; l < LANES; l++) v[l] = l < n ? DW(load)(block + (i + l) * LANES) : DW(splat)(0);
+        DW(transpose)(v);
+        DW_UNROLL for (int l = 0; l < LANES; l++)
+            if (l >= skip) {
+                if (n == LANES) DW(store)(y + l * pitch + i, v[l]);
+                else DW(store_first)(y + l * pitch + i, v[l], n);
+            }
+    }
+}

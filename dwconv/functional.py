@@ -12,12 +12,12 @@ import typing
 
 import numpy as np
 
-from . import _runtime, activations
+from . import _runtime
 from ._geometry import axis, padding_pairs, pair
 
 _STORED = {np.dtype(np.float16): np.dtype(np.float32)}  # stored so, computed in; bfloat16 has no dtype of NumPy's own
 _COMPUTED = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64"}
-_CLAMPS = {activations.linear: (), activations.relu: (0.0, math.inf), activations.relu6: (0.0, 6.0)}
+_CLAMPS = {"linear": (), "relu": (0.0, math.inf), "relu6": (0.0, 6.0)}  # what the kernels apply themselves
 _FORMATS = ("channels_last", "channels_first")
 
 
@@ -113,6 +113,8 @@ def _readable(a, dtype):
 
 def _self_overlap(a):
     """Whether two elements of `a` may share memory: False is certain."""
+    if a.flags.c_contiguous:
+        return False
     reach = a.itemsize
     for stride, size in sorted((abs(s), n) for s, n in zip(a.strides, a.shape, strict=True) if n > 1):
         if stride < reach:
@@ -134,12 +136,23 @@ def _check_out(out, shape, dtype):
         raise ValueError(f"out has elements that share memory: strides {out.strides}")
 
 
+def _activation(identifier):
+    """(clamp, None) for what the kernels apply themselves, else (None, function)."""
+    from . import activations  # here, since most calls need none, and it would double the import time
+
+    function = activations.get(identifier)
+    name = getattr(function, "__name__", None)
+    if name in _CLAMPS and function is getattr(activations, name):
+        return _CLAMPS[name], None
+    return None, function
+
+
 def _activate(function, y):
     """Puts function(y) in y; built-in functions compute in place, a user's may return what it likes of that shape."""
-    if getattr(function, "__module__", None) == activations.__name__:
-        function(y, out=y)
-        return
-    result = np.asarray(function(y))
+    if getattr(function, "__module__", None) == "dwconv.activations":
+        result = function(y, out=y)
+    else:
+        result = np.asarray(function(y))
     if result.shape != y.shape:
         raise ValueError(f"activation returned shape {result.shape} for an array of shape {y.shape}")
     if result is not y:
@@ -214,28 +227,30 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
     channels = plan.kernel_shape[2]
     if bias is not None and bias.shape != (channels,):
         raise ValueError(f"bias must have shape ({channels},), one number per output channel, got {bias.shape}")
-    function = activations.linear if activation is None else activations.get(activation)
-    clamp = _CLAMPS.get(function) if getattr(function, "__hash__", None) else None
+    clamp, function = ((), None) if activation is None else _activation(activation)
     shape = plan.out_shape if x.ndim == 4 else plan.out_shape[1:]
     if out is not None:
         _check_out(out, shape, dtype)
     workers = _runtime.resolve_workers(workers, plan.work)
 
-    direct = (out is not None and dtype == computed and clamp is not None and _readable(out, dtype) is out and not _self_overlap(out)
-              and not any(np.may_share_memory(out, a) for a in arrays))
+    direct = out is not None and dtype == computed and function is None and _readable(out, dtype) is out and not _self_overlap(out)
     y = out if direct else np.empty(shape, computed)
     if x.size and y.size:
         if kernel.ndim == 2:
             kernel = np.broadcast_to(kernel[:, :, None], plan.kernel_shape)
-        _runtime.kernels.forward(
-            data_format, _readable(x if x.ndim == 4 else x[None], computed),
-            np.ascontiguousarray(kernel, computed).reshape(plan.kernel_shape),
-            None if bias is None else np.ascontiguousarray(bias, computed), y if y.ndim == 4 else y[None],
-            plan.rows, plan.cols, clamp or (), workers)
+        inputs = (_readable(x if x.ndim == 4 else x[None], computed),
+                  np.ascontiguousarray(kernel, computed).reshape(plan.kernel_shape),
+                  None if bias is None else np.ascontiguousarray(bias, computed))
+        options = (plan.rows, plan.cols, clamp or (), workers)
+        forward = _runtime.kernels.forward
+        if not forward(data_format, *inputs, y if y.ndim == 4 else y[None], *options):  # out shares memory with an input
+            y = np.empty(shape, computed)
+            forward(data_format, *inputs, y if y.ndim == 4 else y[None], *options)
     elif y.size:  # an image without rows or columns: outputs of padding alone
         y[...] = 0 if bias is None else bias if data_format == "channels_last" else bias[:, None, None]
-        clamp = None
-    if clamp is None:
+        if clamp:
+            np.clip(y, *clamp, out=y)
+    if function is not None:
         _activate(function, y)
     if y is out:
         return out

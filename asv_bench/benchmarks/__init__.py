@@ -1,0 +1,1 @@
+"""asv benchmarks; see CONTRIBUTING.md for how to compare two commits."""

@@ -1,0 +1,74 @@
+"""Depthwise convolution in plain NumPy, to check dwconv against: float64 (or exact integers), every option, no speed.
+
+Written from the documents, not from dwconv: one clipped slice of the image per tap, so that padding is never multiplied, and
+"same" by the formula of TensorFlow's notes.  It shares no code with the package.  Checked in test_oracle.py.
+"""
+
+import numpy as np
+
+
+def pads(size, taps, stride, dilation, padding, axis):
+    """(before, after) of an axis (0: rows, 1: columns) for any form of `padding`."""
+    if padding == "valid":
+        return 0, 0
+    if padding == "same":  # https://www.tensorflow.org/api_docs/python/tf/nn#notes_on_padding_2
+        span = (taps - 1) * dilation + 1
+        total = max(span - (stride if size % stride == 0 else size % stride), 0)
+        return total // 2, total - total // 2
+    if isinstance(padding, int):
+        return padding, padding
+    return tuple(padding[axis]) if isinstance(padding[axis], (tuple, list)) else (padding[axis],) * 2
+
+
+def both(value):
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def conv(x, kernel, bias=None, strides=1, padding="valid", dilation_rate=1, data_format="channels_last", activation=None,
+         dtype=np.float64):
+    """The convolution of x (4-D, or 3-D for one image) with kernel (kh, kw, C, M), (kh, kw, C) or (kh, kw), in `dtype`."""
+    if x.ndim == 3:
+        return conv(x[None], kernel, bias, strides, padding, dilation_rate, data_format, activation, dtype)[0]
+    if data_format == "channels_first":
+        x = x.transpose(0, 2, 3, 1)
+    x, kernel = x.astype(dtype), kernel.astype(dtype)
+    n, h, w, c = x.shape
+    if kernel.ndim == 2:
+        kernel = np.stack([kernel] * c, axis=2)
+    if kernel.ndim == 3:
+        kernel = kernel[..., None]
+    kh, kw, _, m = kernel.shape
+    (sh, sw), (dh, dw) = both(strides), both(dilation_rate)
+    (top, bottom), (left, right) = pads(h, kh, sh, dh, padding, 0), pads(w, kw, sw, dw, padding, 1)
+    oh, ow = (h + top + bottom - (kh - 1) * dh - 1) // sh + 1, (w + left + right - (kw - 1) * dw - 1) // sw + 1
+    y = np.zeros((n, oh, ow, c, m), dtype)
+    if bias is not None:
+        y += bias.astype(dtype).reshape(c, m)
+    with np.errstate(invalid="ignore", over="ignore"):
+        for i in range(kh):
+            rows = [o for o in range(oh) if 0 <= o * sh + i * dh - top < h]
+            for j in range(kw):
+                cols = [o for o in range(ow) if 0 <= o * sw + j * dw - left < w]
+                if rows and cols:
+                    i0, j0 = rows[0] * sh + i * dh - top, cols[0] * sw + j * dw - left
+                    seen = x[:, i0 : i0 + len(rows) * sh : sh, j0 : j0 + len(cols) * sw : sw][:, : len(rows), : len(cols)]
+                    y[:, rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1] += seen[..., None] * kernel[i, j]
+    y = y.reshape(n, oh, ow, c * m)
+    if activation in ("relu", "relu6"):
+        y = np.where(y < 0, 0, y)
+    if activation == "relu6":
+        y = np.where(y > 6, 6, y)
+    return y.transpose(0, 3, 1, 2) if data_format == "channels_first" else y
+
+
+def bound(x, kernel, bias=None, *, eps, **options):
+    """The largest error that design.md allows per output: (kh*kw + 2) * eps * sum|kernel||x|."""
+    options.pop("activation", None)  # which are contractions
+    terms = conv(abs(x), abs(kernel), None if bias is None else abs(bias), **options)
+    return (kernel.shape[0] * kernel.shape[1] + 2) * eps * terms
+
+
+def integers(shape, seed, most=9, dtype=np.float64):
+    """Integers of magnitude 1 to `most`, so that every sum of a test is exact and no term is lost in a zero."""
+    rng = np.random.default_rng(seed)
+    return (rng.integers(1, most, shape, endpoint=True) * rng.choice([-1, 1], shape)).astype(dtype)

@@ -1,0 +1,465 @@
+"""Every kernels module against the oracle: exact on small integers, within the bound on real numbers, the same bits always.
+
+`check` runs one geometry in both layouts and both dtypes, with NaN right before and after x in memory and a sentinel around
+the output, so that a tile which reads or writes past an end is caught wherever it happens.  Nothing is compared with a tuned
+tolerance: integers are exact whatever the order of the sums, and the error bound is that of design.md section 3.
+Arguments and dtypes other than float32 and float64 are in test_functional.py.
+"""
+
+import functools
+import itertools
+import subprocess
+import sys
+
+import hypothesis
+import numpy as np
+import oracle
+import pytest
+from hypothesis import strategies as st
+
+import dwconv
+
+LAYOUTS = ("channels_last", "channels_first")
+DTYPES = (np.float32, np.float64)
+GUARD = 64            # elements around an array, several vectors of any width
+SENTINEL = -12345.0
+
+# Code path (see _tiles.h): C, kernel shape (kh, kw, M), options.  Each runs in both layouts: the literal 3x3 kernels, say, are
+# a channel tile in one and a row tile in the other.
+PATHS = {
+    "3x3": (40, (3, 3, 1), {"padding": "same"}),
+    "3x3 stride 2": (35, (3, 3, 1), {"padding": "same", "strides": 2}),
+    "5x5": (16, (5, 5, 1), {"padding": "same"}),
+    "5x5 stride 2": (33, (5, 5, 1), {"padding": 3, "strides": 2}),
+    "7x7": (17, (7, 7, 1), {"padding": "same"}),
+    "any kernel": (21, (4, 2, 1), {"padding": "same"}),
+    "any stride": (19, (3, 3, 1), {"padding": ((0, 2), (3, 1)), "strides": (1, 2)}),
+    "large stride": (18, (3, 5, 1), {"padding": 1, "strides": (2, 3)}),
+    "repeat": (11, (3, 3, 3), {"padding": "same"}),
+    "repeat stride 2": (20, (3, 3, 2), {"padding": "same", "strides": 2}),
+    "partial": (3, (3, 3, 1), {"padding": "same", "strides": 2}),
+    "partial repeat": (3, (3, 3, 2), {"padding": "same", "strides": (1, 3)}),
+    "flat": (3, (3, 3, 1), {"padding": "same"}),
+    "flat, one channel": (1, (5, 5, 1), {"padding": ((4, 1), (0, 2))}),
+    "flat repeated": (2, (3, 3, 3), {"padding": "same"}),
+    "flat repeated, one channel": (1, (2, 3, 5), {"padding": "same"}),
+    "flat dilated": (3, (3, 3, 1), {"padding": "same", "dilation_rate": (2, 3)}),
+    "phases": (17, (3, 3, 1), {"padding": "same", "dilation_rate": 2}),
+    "phases, stride 2": (17, (3, 3, 1), {"padding": 3, "dilation_rate": 3, "strides": 2}),
+    "phases, common factor": (5, (3, 2, 2), {"padding": 6, "dilation_rate": (4, 6), "strides": (6, 4)}),
+}
+paths = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+
+
+def layout(x, data_format):
+    """NHWC (or HWC) to the given layout, contiguous."""
+    return np.ascontiguousarray(np.moveaxis(x, -1, -3) if data_format == "channels_first" else x)
+
+
+def to_last(y, data_format):
+    """The given layout to NHWC, a view."""
+    return np.moveaxis(y, -3, -1) if data_format == "channels_first" else y
+
+
+def guarded(shape, dtype, fill, array=None):
+    """A contiguous array of that shape, of `array`'s values, inside a longer one full of `fill`: both are returned."""
+    size = int(np.prod(shape))
+    whole = np.full(size + 2 * GUARD, fill, dtype)
+    inner = whole[GUARD : GUARD + size].reshape(shape)
+    if array is not None:
+        inner[...] = array
+    return inner, whole
+
+
+def untouched(inner, whole, fill=SENTINEL):
+    """Whether only `inner` was written of `whole`."""
+    inner = inner.copy(), inner
+    inner[1][...] = fill
+    clean = np.array_equal(whole, np.full_like(whole, fill))
+    inner[1][...] = inner[0]
+    return clean
+
+
+@functools.lru_cache(maxsize=512)
+def problem(shape, kernel_shape, options, most=9):
+    """x, kernel, bias and the results without and with the bias: NHWC, exact integers; kept for the next kernels module."""
+    kh, kw, m = kernel_shape
+    x, kernel = oracle.integers(shape, 1, most), oracle.integers((kh, kw, shape[3], m), 2, most)
+    bias, options = oracle.integers((shape[3] * m,), 3, most), dict(options)
+    activation = options.pop("activation", None)
+    results = [oracle.conv(x, kernel, b, activation=activation, **options) for b in (None, bias)]
+    return x, kernel, bias, results
+
+
+def check(shape, kernel_shape, most=9, **options):
+    """Exact equality in both layouts and dtypes; bias in two of the four calls."""
+    x, kernel, bias, results = problem(shape, kernel_shape, tuple(options.items()), most)
+    for k, (data_format, dtype) in enumerate(itertools.product(LAYOUTS, DTYPES)):
+        with_bias = k in (0, 3)
+        expected = layout(results[with_bias], data_format)
+        arranged = layout(x, data_format)
+        arranged, _ = guarded(arranged.shape, dtype, np.nan, arranged)
+        out, whole = guarded(expected.shape, dtype, SENTINEL)
+        arrays = arranged, kernel.astype(dtype), bias.astype(dtype) if with_bias else None
+        y = dwconv.depthwise_conv2d(*arrays, data_format=data_format, out=out, **options)
+        message = f"x {shape} kernel {kernel_shape} {options} {data_format} {dtype.__name__} {with_bias=}"
+        np.testing.assert_array_equal(y, expected, err_msg=message)
+        assert untouched(out, whole), f"wrote outside out: {message}"
+
+
+def reals(path, size=(2, 21, 75), dtype=np.float64):
+    """Normal random x, kernel and bias for a path."""
+    c, (kh, kw, m), options = path
+    rng = np.random.default_rng(5)
+    arrays = [rng.standard_normal(s).astype(dtype) for s in ((*size, c), (kh, kw, c, m), (c * m,))]
+    return *arrays, options
+
+
+def same_bits(a, b):
+    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
+# ---- exact values ----
+
+@paths
+def test_paths(kernels, path):
+    c, kernel_shape, options = path
+    check((2, 13, 75, c), kernel_shape, **options)
+
+
+KERNEL_SIZES = [(k, k) for k in (*range(1, 10), 31)] + [(1, 7), (7, 1), (51, 5), (2, 3), (4, 2), (1, 33), (125, 1)]
+
+
+@pytest.mark.parametrize("size", KERNEL_SIZES, ids=str)
+def test_kernel_sizes(kernels, size):
+    """Also far larger than the image, where most taps lie in the padding."""
+    for strides, (c, m) in itertools.product([1, 2, 3, (1, 2), (3, 1)], [(3, 1), (17, 1), (5, 2)]):
+        check((1, 12, 19, c), (*size, m), padding="same", strides=strides)
+    for shape in ((1, 1, 1, 3), (1, 2, 5, 18)):
+        check(shape, (*size, 1), padding="same", strides=2)
+    if size[0] <= 12 and size[1] <= 19:
+        check((1, 12, 19, 17), (*size, 1))
+
+
+GEOMETRIES = [
+    ((3, 3), {"padding": "same"}),
+    ((3, 3), {"padding": "same", "strides": 2}),
+    ((2, 3), {"strides": (1, 3)}),
+    ((5, 3), {"padding": "same", "dilation_rate": (1, 2)}),
+]
+geometries = pytest.mark.parametrize(("size", "options"), GEOMETRIES, ids=str)
+
+
+@geometries
+def test_channels(kernels, size, options):
+    for c in range(1, 71):
+        check((1, 5, 9, c), (*size, 1), **options)
+
+
+@geometries
+def test_widths(kernels, size, options):
+    for w, c in itertools.product(range(1 if options.get("padding") == "same" else size[1], 71), (1, 3, 18)):
+        check((1, 5, w, c), (*size, 1), **options)
+
+
+@geometries
+def test_heights(kernels, size, options):
+    """Rows are cut into strips of up to four."""
+    for h, c in itertools.product(range(5, 18), (2, 16)):
+        check((1, h, 10, c), (*size, 1), **options)
+
+
+@geometries
+def test_multipliers(kernels, size, options):
+    for c, m in [*itertools.product((*range(1, 12), 16, 33), range(1, 6)), (1, 32), (1, 64), (2, 17), (150, 3)]:
+        check((1, 5, 9, c), (*size, m), **options)
+
+
+@pytest.mark.parametrize("strides", [1, 2, 3, (1, 2), (2, 1), (4, 3), (9, 40)], ids=str)
+@pytest.mark.parametrize("dilation_rate", [1, 2, 3, (1, 4), (4, 2), (3, 6)], ids=str)
+def test_strides_with_dilation(kernels, strides, dilation_rate):
+    for (c, m), padding in itertools.product([(1, 1), (3, 2), (17, 1)], ["same", "valid", ((0, 7), (2, 1))]):
+        check((1, 11, 33, c), (3, 2, m), strides=strides, dilation_rate=dilation_rate, padding=padding)
+
+
+PADDINGS = [0, 1, 5, (0, 2), (3, 0), ((0, 1), (0, 0)), ((1, 0), (0, 3)), ((0, 0), (70, 0)), ((9, 4), (6, 40))]
+
+
+@pytest.mark.parametrize("padding", PADDINGS, ids=str)
+@pytest.mark.parametrize("strides", [1, 2, (3, 5)], ids=str)
+def test_explicit_padding(kernels, padding, strides):
+    """Asymmetric too, and so wide that whole outputs see nothing: those are the bias."""
+    for (c, m), size in itertools.product([(1, 1), (3, 1), (2, 3), (18, 1), (9, 2)], [(3, 3), (1, 1), (2, 4)]):
+        check((1, 4, 20, c), (*size, m), padding=padding, strides=strides)
+
+
+@pytest.mark.parametrize("n", [0, 1, 5])
+def test_batches(kernels, n):
+    for c, m in ((3, 1), (16, 1), (5, 2)):
+        check((n, 6, 7, c), (3, 3, m), padding="same")
+
+
+@paths
+@pytest.mark.parametrize("activation", ["linear", "relu", "relu6"])
+def test_bias_and_activation(kernels, path, activation):
+    """All four combinations of dtype and bias, small numbers so that the clamps have something to keep."""
+    c, (kh, kw, m), options = path
+    x, kernel, bias, results = problem((1, 6, 35, c), (kh, kw, m), (*options.items(), ("activation", activation)), 1)
+    for data_format, dtype, with_bias in itertools.product(LAYOUTS, DTYPES, (False, True)):
+        arrays = layout(x, data_format).astype(dtype), kernel.astype(dtype), bias.astype(dtype) if with_bias else None
+        y = dwconv.depthwise_conv2d(*arrays, data_format=data_format, activation=activation, **options)
+        np.testing.assert_array_equal(to_last(y, data_format), results[with_bias])
+
+
+# ---- real numbers: the error bound ----
+
+@functools.lru_cache(maxsize=128)
+def real_problem(name, dtype, offset):
+    """A path's arrays with the exact result and the bound; `offset` makes large numbers cancel."""
+    x, kernel, bias, options = reals(PATHS[name], (1, 9, 40))
+    if offset:
+        x += offset
+        kernel -= kernel.mean(axis=(0, 1))
+    arrays = x.astype(dtype), kernel.astype(dtype), bias.astype(dtype)
+    reference = np.finfo(np.longdouble).eps  # which is float64's own on some platforms
+    eps = np.finfo(dtype).eps + (reference if reference == np.finfo(float).eps else 0)
+    return arrays, options, oracle.conv(*arrays, dtype=np.longdouble, **options), oracle.bound(*arrays, eps=eps, **options)
+
+
+@pytest.mark.parametrize("offset", [0, 1e8], ids=["normal", "cancelling"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", PATHS)
+def test_error_bound(kernels, name, dtype, offset):
+    (x, kernel, bias), options, exact, bound = real_problem(name, dtype, offset)
+    for data_format in LAYOUTS:
+        y = dwconv.depthwise_conv2d(layout(x, data_format), kernel, bias, data_format=data_format, **options)
+        error = abs(to_last(y, data_format) - exact)
+        assert (error <= bound).all(), f"{float((error / bound).max())} of the bound, {data_format}"
+        assert error.any(), "exact, so nothing was tested"
+
+
+# ---- the same bits ----
+
+@paths
+@pytest.mark.parametrize("size", [(2, 21, 75), (1, 7, 40)], ids=str)
+def test_bits_workers_batches_layouts(kernels, threaded, path, size):
+    """Each output is one chain of multiply-adds, so no cut of the work shows in the bits: workers, batches, layouts."""
+    for dtype in DTYPES:
+        x, kernel, bias, options = reals(path, size, dtype)
+        expected = dwconv.depthwise_conv2d(x, kernel, bias, workers=1, **options)
+        for data_format in LAYOUTS:
+            arranged = layout(x, data_format)
+            for workers in (1, 2, 3, 7):
+                y = dwconv.depthwise_conv2d(arranged, kernel, bias, data_format=data_format, workers=workers, **options)
+                assert same_bits(to_last(y, data_format), expected), f"{data_format}, {workers=}, {dtype.__name__}"
+            for k in range(size[0]):
+                y = dwconv.depthwise_conv2d(arranged[k], kernel, bias, data_format=data_format, **options)
+                assert same_bits(to_last(y, data_format), expected[k]), f"{data_format}, image {k} alone, {dtype.__name__}"
+
+
+def views(a, fill=np.nan):
+    """Name and view: `a` in every layout of memory, with `fill` in the gaps."""
+    yield "Fortran order", np.asfortranarray(a)
+    yield "reversed", a[(slice(None, None, -1),) * a.ndim].copy()[(slice(None, None, -1),) * a.ndim]
+    framed = np.full([n + 5 for n in a.shape], fill, a.dtype)
+    framed[(slice(2, -3),) * a.ndim] = a
+    yield "framed", framed[(slice(2, -3),) * a.ndim]
+    for axis in range(a.ndim):
+        step, back = [slice(None)] * a.ndim, [slice(None)] * a.ndim
+        step[axis], back[axis] = slice(1, None, 3), slice(None, None, -1)
+        gaps = np.full([n * 3 if k == axis else n for k, n in enumerate(a.shape)], fill, a.dtype)
+        gaps[tuple(step)] = a
+        yield f"gaps along axis {axis}", gaps[tuple(step)]
+        yield f"axis {axis} reversed", a[tuple(back)].copy()[tuple(back)]
+        yield f"axis {axis} first", np.moveaxis(np.moveaxis(a, axis, 0).copy(), 0, axis)
+
+
+@paths
+def test_bits_memory_layout(kernels, path):
+    x, kernel, bias, options = reals(path, (2, 7, 20), np.float32)
+    for data_format in LAYOUTS:
+        arranged = layout(x, data_format)
+        convolve = functools.partial(dwconv.depthwise_conv2d, data_format=data_format, **options)
+        expected = convolve(arranged, kernel, bias)
+        for name, view in views(arranged):
+            assert same_bits(convolve(view, kernel, bias), expected), f"x {name}, {data_format}"
+        for name, view in views(kernel):
+            assert same_bits(convolve(arranged, view, bias), expected), f"kernel {name}, {data_format}"
+        for name, view in views(bias):
+            assert same_bits(convolve(arranged, kernel, view), expected), f"bias {name}, {data_format}"
+        for axis in range(4):
+            view = np.broadcast_to(arranged.take([0], axis), arranged.shape)
+            assert same_bits(convolve(view, kernel, bias), convolve(view.copy(), kernel, bias)), f"x broadcast along axis {axis}"
+
+
+# ---- memory around the arrays ----
+
+@paths
+@pytest.mark.parametrize("margins", [(0, 0, 19, 0), (0, 3, 0, 0), (0, 0, 0, 19), (1, 2, 3, 5)], ids=str)
+def test_margins_of_out(kernels, path, margins):
+    """out is a view into a larger array, here between rows only, so that flat rows stay flat, there in every direction."""
+    c, (kh, kw, m), options = path
+    x, kernel, bias, results = problem((2, 7, 35, c), (kh, kw, m), tuple(options.items()))
+    inside = tuple(slice(n, -n or None) for n in margins)
+    for data_format, dtype in itertools.product(LAYOUTS, DTYPES):
+        expected = layout(results[1], data_format)
+        whole = np.full([n + 2 * k for n, k in zip(expected.shape, margins, strict=True)], SENTINEL, dtype)
+        out = whole[inside]
+        dwconv.depthwise_conv2d(layout(x, data_format).astype(dtype), kernel.astype(dtype), bias.astype(dtype),
+                                data_format=data_format, out=out, **options)
+        np.testing.assert_array_equal(out, expected)
+        assert untouched(out, whole), f"wrote outside out: {data_format}, {dtype.__name__}"
+
+
+GUARD_PAGES = """
+import ctypes, itertools, mmap, sys
+import numpy as np
+import dwconv
+libc, kept = ctypes.CDLL(None, use_errno=True), []
+
+def fenced(a, at_end):
+    pages = -(-a.nbytes // mmap.PAGESIZE)
+    memory = mmap.mmap(-1, (pages + 2) * mmap.PAGESIZE)
+    kept.append(memory)
+    inner = np.frombuffer(memory, np.uint8)[mmap.PAGESIZE : (pages + 1) * mmap.PAGESIZE]
+    inner = (inner[-a.nbytes:] if at_end else inner[:a.nbytes]).view(a.dtype).reshape(a.shape)
+    inner[...] = a
+    start = np.frombuffer(memory, np.uint8).ctypes.data
+    for page in (0, pages + 1):
+        if libc.mprotect(ctypes.c_void_p(start + page * mmap.PAGESIZE), ctypes.c_size_t(mmap.PAGESIZE), 0):
+            raise OSError(ctypes.get_errno(), "mprotect")
+    return inner
+
+count = 0
+for name, (c, (kh, kw, m), options) in eval(sys.argv[1]).items():
+    for dtype, last, at_end in itertools.product((np.float32, np.float64), (True, False), (True, False)):
+        rng, options["data_format"] = np.random.default_rng(0), "channels_last" if last else "channels_first"
+        shapes = (1, 9, 37, c) if last else (1, c, 9, 37), (kh, kw, c, m), (c * m,)
+        arrays = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+        print(name, dtype.__name__, options, at_end, flush=True)
+        expected = dwconv.depthwise_conv2d(*arrays, **options)
+        out = fenced(np.zeros_like(expected), at_end)
+        dwconv.depthwise_conv2d(*(fenced(a, at_end) for a in arrays), out=out, **options)
+        assert out.tobytes() == expected.tobytes()
+        count += 1
+print("done", count)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mprotect through ctypes is tried on Linux only")
+def test_guard_pages(kernels, monkeypatch):
+    """x, kernel, bias and out flush against pages that may not be touched: a read past an end is a crash (XNNPACK #10199)."""
+    monkeypatch.setenv("DWCONV_KERNELS", kernels)
+    run = subprocess.run([sys.executable, "-c", GUARD_PAGES, repr(PATHS)], capture_output=True, text=True, timeout=100)
+    assert run.returncode == 0, f"{run.stdout[-300:]}{run.stderr[-1000:]}"
+    assert run.stdout.splitlines()[-1] == f"done {len(PATHS) * 8}"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a sparse file of 13 GB")
+@pytest.mark.parametrize("data_format", LAYOUTS)
+def test_elements_beyond_32_bits(kernels, data_format, tmp_path):
+    """Offsets above 2**31 elements: rows 0 to 2 of a sparse file, of which only a few pages ever exist."""
+    width = 2**30
+    shape = (1, 3, width, 1) if data_format == "channels_last" else (1, 1, 3, width)
+    path = tmp_path / "sparse"
+    with open(path, "wb") as file:
+        file.truncate(3 * width * 4)
+    x = np.memmap(path, np.float32, "r+", shape=shape)
+    plane = x.reshape(3, width)
+    plane[:, width - 2] = [1, 2, 3]
+    plane[:, 0] = [4, 5, 6]
+    kernel = np.array([[1, 0], [10, 0], [100, 0]], np.float32)
+    y = dwconv.depthwise_conv2d(x, kernel, strides=(1, width - 2), data_format=data_format)
+    assert y.ravel().tolist() == [654, 321]
+    assert path.stat().st_blocks * 512 < 2**24
+
+
+# ---- NaN and infinities ----
+
+@paths
+def test_nan_reaches_what_covers_it(kernels, path):
+    """Just the outputs that cover it, in its channel and image, through zero weights too; relu does not hide it."""
+    c, (kh, kw, m), options = path
+    x, kernel, _, _ = problem((2, 9, 40, c), (kh, kw, m), tuple(options.items()))
+    kernel = kernel * (np.arange(kernel.size) % 3 > 0).reshape(kernel.shape)
+    nan = np.zeros(x.shape, bool)
+    nan[[0, 0, 1, 1], [0, 8, 4, 5], [0, 39, 17, 33], [0, c - 1, c // 2, c - 1]] = True
+    covered = oracle.conv(nan, np.ones(kernel.shape), **options) > 0
+    assert covered.any()
+    for activation in (None, "relu", "relu6"):
+        expected = np.where(covered, np.nan, oracle.conv(x, kernel, activation=activation, **options))
+        for data_format, dtype in itertools.product(LAYOUTS, DTYPES):
+            arrays = layout(np.where(nan, np.nan, x), data_format).astype(dtype), kernel.astype(dtype)
+            y = dwconv.depthwise_conv2d(*arrays, data_format=data_format, activation=activation, **options)
+            message = f"{data_format} {dtype.__name__} {activation}"
+            np.testing.assert_array_equal(to_last(y, data_format), expected, err_msg=message)
+
+
+@paths
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_weights_not_finite(kernels, path, value):
+    """At the corners, where they often lie over padding: there they add nothing.  Inside, 0 * inf is NaN."""
+    c, (kh, kw, m), options = path
+    x, kernel, bias, _ = problem((1, 9, 40, c), (kh, kw, m), tuple(options.items()))
+    x, kernel, bias = np.where(x == 3, 0, x), kernel.copy(), bias.copy()
+    kernel[0, 0, ::2], kernel[-1, -1, -1], bias[-1] = value, value, value
+    expected = oracle.conv(x, kernel, bias, **options)
+    assert np.isnan(expected).any()
+    for data_format, dtype in itertools.product(LAYOUTS, DTYPES):
+        y = dwconv.depthwise_conv2d(layout(x, data_format).astype(dtype), kernel.astype(dtype), bias.astype(dtype),
+                                    data_format=data_format, **options)
+        np.testing.assert_array_equal(to_last(y, data_format), expected, err_msg=f"{data_format} {dtype.__name__}")
+
+
+@paths
+def test_subnormals(kernels, path):
+    """Not flushed to zero: sums of multiples of the smallest number are exact."""
+    c, (kh, kw, m), options = path
+    x, kernel, _, results = problem((1, 6, 35, c), (kh, kw, m), tuple(options.items()))
+    for data_format, dtype in itertools.product(LAYOUTS, DTYPES):
+        tiny = np.finfo(dtype).smallest_subnormal
+        arrays = layout(x, data_format).astype(dtype) * tiny, kernel.astype(dtype)
+        y = dwconv.depthwise_conv2d(*arrays, data_format=data_format, **options)
+        np.testing.assert_array_equal(to_last(y, data_format), results[0].astype(dtype) * tiny)
+
+
+# ---- anything ----
+
+@st.composite
+def calls(draw):
+    """x (NHWC), kernel, bias or None, options: any geometry with an output."""
+    few, pairs = st.integers(1, 4), lambda s: st.tuples(s, s)
+    n, h, w, c = draw(st.tuples(st.integers(0, 2), st.integers(1, 24), st.integers(1, 70), st.integers(1, 40)))
+    kh, kw = draw(pairs(st.integers(1, 9)))
+    m = draw(st.integers(1, 5 if c < 12 else 2))
+    strides, dilation = draw(few | pairs(few)), draw(few | pairs(few))
+    some = st.integers(0, 11)
+    padding = draw(st.sampled_from(["same", "valid"]) | some | pairs(some) | pairs(pairs(some)))
+    for axis, (size, taps) in enumerate([(h, kh), (w, kw)]):
+        if size + sum(oracle.pads(size, taps, 1, 1, padding, axis)) <= (taps - 1) * oracle.both(dilation)[axis]:
+            padding = "same"
+    seed = draw(st.integers(0, 2**16))
+    x, kernel = oracle.integers((n, h, w, c), seed), oracle.integers((kh, kw, c, m), seed + 1)
+    bias = oracle.integers((c * m,), seed + 2) if draw(st.booleans()) else None
+    activation = draw(st.sampled_from([None, "relu", "relu6"]))
+    return x, kernel, bias, {"strides": strides, "padding": padding, "dilation_rate": dilation, "activation": activation}
+
+
+@hypothesis.given(call=calls(), data_format=st.sampled_from(LAYOUTS), dtype=st.sampled_from(DTYPES), workers=st.integers(1, 4),
+                  view=st.integers(-1, 14), out_view=st.integers(-1, 14))
+def test_any_call(kernels, threaded, call, data_format, dtype, workers, view, out_view):
+    """Every option at once, x and out in any layout of memory."""
+    x, kernel, bias, options = call
+    expected = layout(oracle.conv(x, kernel, bias, **options), data_format)
+    x = layout(x, data_format).astype(dtype)
+    x = x if view < 0 else list(views(x))[view][1]
+    out = np.full(expected.shape, SENTINEL, dtype)
+    out = out if out_view < 0 else list(views(out, SENTINEL))[out_view][1]
+    whole = out if out.base is None else out.base
+    before = x.tobytes()
+    y = dwconv.depthwise_conv2d(x, kernel.astype(dtype), None if bias is None else bias.astype(dtype), data_format=data_format,
+                                out=out, workers=workers, **options)
+    assert y is out
+    np.testing.assert_array_equal(y, expected)
+    assert untouched(out, whole)
+    assert x.tobytes() == before
