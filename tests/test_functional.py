@@ -7,6 +7,7 @@ rows follow the list of bad inputs in the project's robustness notes.
 
 import gc
 import itertools
+import reprlib
 import sys
 import warnings
 
@@ -21,7 +22,7 @@ from dwconv import activations
 
 SENTINEL = -77.0
 X, KERNEL, BIAS = oracle.integers((2, 5, 6, 3), 1, 3), oracle.integers((3, 3, 3, 2), 2, 3), oracle.integers((6,), 3, 3)
-BF16 = np.dtype(ml_dtypes.bfloat16)
+BF16, FLOAT8 = np.dtype(ml_dtypes.bfloat16), np.dtype(ml_dtypes.float8_e4m3fn)
 
 
 def convolve(*arrays, **options):
@@ -85,7 +86,7 @@ INTEGERS = [  # for strides and dilation_rate alike: value, exception, words
     ((1, 0), ValueError, ["at least 1", "got 0"]),
     (2**63, ValueError, ["64 bits"]),
     (10**30, ValueError, ["64 bits"]),
-    (10**5000, ValueError, []),
+    (10**4000, ValueError, ["64 bits"]),
     (2.0, TypeError, ["2.0"]),
     (2.5, TypeError, ["2.5"]),
     (np.float32(2), TypeError, ["2.0"]),
@@ -139,7 +140,7 @@ REFUSED = [  # changes to BASE, exception, words of the message
     ({"kernel": ones(9, 3, 3, 2), "padding": 1}, ValueError, ["output size", "height 5", "(1, 1)", "9"]),
     ({"x": ones(1, 0, 6, 3)}, ValueError, ["output size", "height 0"]),
     ({"x": ones(1, 5, 0, 3)}, ValueError, ["output size", "width 0"]),
-    *[({"bias": ones(*shape)}, ValueError, ["bias must have shape (6,)", str(shape)]) for shape in [(), (1,), (2,), (3,), (6, 1), (1, 6)]],
+    *[({"bias": ones(*s)}, ValueError, ["bias must have shape (6,)", str(s)]) for s in [(), (1,), (2,), (3,), (6, 1), (1, 6)]],
     # integers
     *[({name: value}, error, words) for name in ("strides", "dilation_rate") for value, error, words in INTEGERS],
     ({"dilation_rate": 2**31}, ValueError, ["limit", "height"]),
@@ -147,8 +148,8 @@ REFUSED = [  # changes to BASE, exception, words of the message
     ({"dilation_rate": 2**30, "padding": "same"}, ValueError, ["limit"]),
     # padding
     *[({"padding": value}, ValueError, ["valid", "same", repr(value)]) for value in ("full", "causal", "", "same ")],
-    *[({"padding": value}, TypeError, []) for value in (b"same", None, True, 1.0, (1, 1.0), (1, (2, 3)), ("same", "same"), {1, 2})],
-    *[({"padding": value}, TypeError, []) for value in (((1, 1.0), (0, 0)), ((True, 0), (0, 0)), np.array([1.0, 2.0]))],
+    *[({"padding": value}, TypeError, []) for value in (b"same", None, True, 1.0, (1, 1.0), (1, (2, 3)), ("same", "same"))],
+    *[({"padding": value}, TypeError, []) for value in ({1, 2}, ((1, 1.0), (0, 0)), ((True, 0), (0, 0)), np.array([1.0, 2.0]))],
     ({"padding": -1}, ValueError, ["at least 0", "-1"]),
     ({"padding": (0, -2)}, ValueError, ["at least 0", "-2"]),
     ({"padding": ((1, -3), (0, 0))}, ValueError, ["at least 0", "-3"]),
@@ -159,7 +160,7 @@ REFUSED = [  # changes to BASE, exception, words of the message
     ({"padding": 2**62}, ValueError, ["limit"]),
     ({"padding": 10**30}, ValueError, ["64 bits"]),
     # strings
-    *[({"data_format": value}, ValueError, ["channels_last", "channels_first", repr(value)]) for value in ("NHWC", "NCHW", "x", "")],
+    *[({"data_format": value}, ValueError, ["channels_last", "channels_first", repr(value)]) for value in ("NHWC", "x", "")],
     *[({"data_format": value}, TypeError, ["data_format"]) for value in (None, 1, b"channels_last", ["channels_last"])],
     *[({"activation": name}, ValueError, [repr(name)]) for name in ("nothing", "__import__", "os.system", "np.tanh", "get")],
     *[({"activation": value}, (TypeError, ValueError), []) for value in (3, b"relu", ("relu",), ["relu"], object())],
@@ -191,7 +192,7 @@ REFUSED = [  # changes to BASE, exception, words of the message
     ({"kernel": None}, TypeError, []),
     ({"x": X.astype(np.int64), "kernel": KERNEL.astype(np.int64), "bias": None}, TypeError, ["float32", "float64", "int64"]),
     ({"x": X > 0, "kernel": KERNEL.astype(np.int8), "bias": None}, TypeError, ["bool", "int8"]),
-    ({"x": X.astype(ml_dtypes.float8_e4m3fn), "kernel": KERNEL.astype(ml_dtypes.float8_e4m3fn), "bias": None}, TypeError, ["float8"]),
+    ({"x": X.astype(FLOAT8), "kernel": KERNEL.astype(FLOAT8), "bias": None}, TypeError, ["float8"]),
     ({"x": [[[1.0], [2.0, 3.0]]]}, ValueError, ["inhomogeneous"]),
     ({"x": Array(ZeroDivisionError("mine"))}, ZeroDivisionError, ["mine"]),
     ({"x": Array("nothing")}, (TypeError, ValueError), []),
@@ -202,7 +203,8 @@ REFUSED = [  # changes to BASE, exception, words of the message
 
 
 def name_of(row):
-    return "-".join(f"{k}={v if not isinstance(v, np.ndarray) else v.dtype.name + str(v.shape)!s:.30}" for k, v in row[0].items())[:70]
+    values = {name: f"{v.dtype}{v.shape}" if isinstance(v, np.ndarray) else reprlib.repr(v) for name, v in row[0].items()}
+    return ", ".join(f"{name}={text}" for name, text in values.items())[:80]
 
 
 @pytest.mark.parametrize(("changes", "error", "words"), REFUSED, ids=map(name_of, REFUSED))
@@ -225,7 +227,7 @@ def test_long_double_is_refused():
     if np.finfo(np.longdouble).eps == np.finfo(float).eps:
         pytest.skip("long double is double here")
     for arrays in ((X.astype(np.longdouble), KERNEL), (X, KERNEL.astype(np.longdouble)), (X, KERNEL, BIAS.astype(np.longdouble))):
-        with pytest.raises(TypeError, match="longdouble|float128|float96"):
+        with pytest.raises(TypeError, match=r"longdouble|float128|float96"):
             convolve(*arrays)
 
 
@@ -305,18 +307,16 @@ def test_padding_at_its_limit(kernels):
 @pytest.mark.parametrize("shape", [(0, 5, 6, 3), (2, 0, 6, 3), (2, 5, 0, 3), (0, 0, 0, 3)], ids=str)
 def test_empty(kernels, shape):
     """No images, or images without rows or columns; with padding those have outputs, of the bias alone."""
-    for data_format, padding in itertools.product(("channels_last", "channels_first"), ("same", 2)):
-        x = np.ones(shape, np.float32) if data_format == "channels_last" else np.ones((shape[0], 3, *shape[1:3]), np.float32)
-        expected = oracle.conv(x, KERNEL, BIAS, padding=padding, data_format=data_format)
-        for activation in (None, "relu", np.negative):
-            after = {None: lambda y: y, "relu": lambda y: np.maximum(y, 0)}.get(activation, activation)(expected)
-            y = convolve(x, KERNEL.astype(np.float32), BIAS.astype(np.float32), padding=padding, data_format=data_format, activation=activation)
-            assert y.dtype == np.float32
-            np.testing.assert_array_equal(y, after)
-            out = np.full(y.shape, SENTINEL)
-            for view in (out, out[::-1], np.asfortranarray(out), np.full((*y.shape, 2), SENTINEL)[..., 0]):
-                assert convolve(x, KERNEL, BIAS, padding=padding, data_format=data_format, activation=activation, out=view) is view
-                np.testing.assert_array_equal(view, after)
+    afters = {None: lambda y: y, "relu": lambda y: np.maximum(y, 0), np.negative: np.negative}
+    for data_format, padding, activation in itertools.product(("channels_last", "channels_first"), ("same", 2), afters):
+        options = {"data_format": data_format, "padding": padding, "activation": activation}
+        x = np.ones(shape) if data_format == "channels_last" else np.ones((shape[0], 3, *shape[1:3]))
+        expected = afters[activation](oracle.conv(x, KERNEL, BIAS, padding=padding, data_format=data_format))
+        np.testing.assert_array_equal(convolve(x, KERNEL, BIAS, **options), expected, strict=True)
+        out = np.full(expected.shape, SENTINEL)
+        for view in (out, out[::-1], np.asfortranarray(out), np.full((*out.shape, 2), SENTINEL)[..., 0]):
+            assert convolve(x, KERNEL, BIAS, **options, out=view) is view
+            np.testing.assert_array_equal(view, expected)
 
 
 def test_shapes_of_image_and_kernel(kernels):
