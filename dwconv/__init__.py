@@ -12,12 +12,13 @@ from .functional import depthwise_conv2d
 
 __version__ = "0.1.0"
 __all__ = [
-    "activations", "constraints", "depthwise_conv2d", "get_workers", "initializers", "register_serializable", "regularizers",
-    "set_workers", "show_config",
+    "DepthwiseConv2D", "activations", "constraints", "custom_object_scope", "depthwise_conv2d", "deserialize", "get_workers",
+    "initializers", "register_serializable", "regularizers", "serialize", "set_workers", "show_config",
 ]
 _LAZY = {  # public name: the module that holds it, or is it
     "activations": "activations", "constraints": "constraints", "initializers": "initializers", "regularizers": "regularizers",
-    "register_serializable": "_registry",
+    "register_serializable": "_registry", "custom_object_scope": "_registry",
+    "DepthwiseConv2D": "layer", "serialize": "layer", "deserialize": "layer",
 }
 
 

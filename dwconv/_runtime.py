@@ -73,6 +73,8 @@ def cpu_count():
 
 def check_workers(workers):
     """A number of workers as a positive int; negative ones count from all CPUs as in scipy.fft (-1: all)."""
+    if type(workers) is int and workers > 0:
+        return workers
     if isinstance(workers, bool) or not hasattr(type(workers), "__index__"):
         raise TypeError(f"workers must be an integer or None, not {workers!r:.80}")
     count, workers = cpu_count(), operator.index(workers)

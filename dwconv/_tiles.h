@@ -64,10 +64,10 @@ static inline ptrdiff_t dw_ceil_div(ptrdiff_t a, ptrdiff_t b) { return a / b + (
 #endif
 
 /* Cuts rows r0..r1 into strips of nearly equal height, at most MOST, and calls STRIP(first row, height): equal ones,
- * because a last strip of one row would run at the speed of one-row tiles. */
+ * because a last strip of one row would run at the speed of one-row tiles.  Rows whose inputs lie apart go one by one. */
 #define DW_STRIPS(MOST, STRIP)                                                       \
     do {                                                                             \
-        const ptrdiff_t count_ = (r1 - r0 + (MOST) - 1) / (MOST);                    \
+        const ptrdiff_t count_ = dw_ceil_div(r1 - r0, g->sh > g->kh ? 1 : (MOST));   \
         for (ptrdiff_t i_ = 0; i_ < count_; i_++) {                                  \
             const ptrdiff_t r = r0 + (r1 - r0) * i_ / count_;                        \
             switch (r0 + (r1 - r0) * (i_ + 1) / count_ - r) {                        \

@@ -15,8 +15,7 @@ import numpy as np
 from . import _runtime
 from ._geometry import axis, padding_pairs, pair
 
-_STORED = {np.dtype(np.float16): np.dtype(np.float32)}  # stored so, computed in; bfloat16 has no dtype of NumPy's own
-_COMPUTED = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64"}
+_COMPUTED = {np.dtype(np.float32), np.dtype(np.float64)}
 _CLAMPS = {"linear": (), "relu": (0.0, math.inf), "relu6": (0.0, 6.0)}  # what the kernels apply themselves
 _FORMATS = ("channels_last", "channels_first")
 
@@ -60,6 +59,8 @@ def _hashable(value):
     """Options as keys of the plan: pairs spelled as lists, arrays or NumPy integers become tuples of int."""
     if type(value) in (int, str):
         return value
+    if isinstance(value, str):
+        return str(value)
     if isinstance(value, np.ndarray):
         value = value.tolist() if value.ndim else value.item()
     if isinstance(value, (tuple, list)):
@@ -85,16 +86,21 @@ def _array(name, value):
 def _dtypes(arrays):
     """The result's dtype and the computing one; TypeError if it is not one of the four floating-point types."""
     dtype = arrays[0].dtype
-    if any(a.dtype != dtype for a in arrays) or not dtype.isnative:
-        try:
-            dtype = np.result_type(*arrays)
-        except TypeError:
-            dtype = None
+    for a in arrays:
+        if a.dtype is not dtype:
+            break
+    else:
+        if dtype in _COMPUTED:  # nothing to promote: most calls
+            return dtype, dtype
+    try:
+        dtype = np.result_type(*arrays)
+    except TypeError:
+        dtype = None
     if dtype is not None:
         dtype = dtype if dtype.isnative else dtype.newbyteorder("=")
         if dtype in _COMPUTED:
             return dtype, dtype
-        if dtype in _STORED or dtype.name == "bfloat16":
+        if dtype.name in ("float16", "bfloat16"):  # the latter is not NumPy's own
             return dtype, np.dtype(np.float32)
     names = ", ".join(a.dtype.name for a in arrays)
     raise TypeError(f"the arrays' common dtype must be float32, float64, float16 or bfloat16, got {names}")
@@ -102,13 +108,14 @@ def _dtypes(arrays):
 
 def _readable(a, dtype):
     """`a` as a kernel can read it: of that dtype, rows without gaps between elements, aligned.  A copy only if needed."""
-    if a.dtype != dtype:
-        return np.ascontiguousarray(a, dtype)
-    if a.flags.c_contiguous and a.flags.aligned:
-        return a
-    size = dtype.itemsize
-    dense = a.flags.aligned and (a.strides[-1] == size or a.shape[-1] == 1) and not any(s % size for s in a.strides)
-    return a if dense else a.copy()
+    if a.dtype == dtype and a.flags.aligned:
+        size = dtype.itemsize
+        if a.flags.c_contiguous or (a.strides[-1] == size or a.shape[-1] == 1) and not any(s % size for s in a.strides):
+            return a
+    # of a broadcast array only what is in memory: the whole may be larger than that
+    core = a[tuple(slice(1 if s == 0 else None) for s in a.strides[:-1])]
+    copy = np.array(core, dtype, order="C", copy=True)
+    return copy if core.shape == a.shape else np.broadcast_to(copy, a.shape)
 
 
 def _self_overlap(a):
@@ -132,7 +139,7 @@ def _check_out(out, shape, dtype):
         raise TypeError(f"out has dtype {out.dtype}, but the result has dtype {dtype}")
     if not out.flags.writeable:
         raise ValueError("out is read-only")
-    if any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True)):
+    if not out.flags.c_contiguous and any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True)):
         raise ValueError(f"out has elements that share memory: strides {out.strides}")
 
 

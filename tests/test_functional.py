@@ -9,6 +9,7 @@ import gc
 import itertools
 import reprlib
 import sys
+import time
 import warnings
 
 import ml_dtypes
@@ -217,7 +218,7 @@ def test_refused(changes, error, words):
     text = str(caught.value)
     missing = [word for word in words if word not in text]
     assert not missing, text
-    assert len(text) < 400
+    assert len(text) < 500
     assert "\n" not in text
     assert (out == SENTINEL).all()
 
@@ -402,11 +403,13 @@ INTS = [np.dtype(t) for t in "?bBhHiIlLqQ"]
 @pytest.mark.parametrize("x_dtype", FLOATS + INTS, ids=str)
 def test_promotion(kernels, x_dtype, kernel_dtype):
     """NumPy's rule, with exact values: all are small integers.  Also with the types exchanged, and from a bias."""
+    x, kernel = abs(X).astype(x_dtype), KERNEL.astype(kernel_dtype)
     try:
         dtype = np.result_type(x_dtype, kernel_dtype)
-    except TypeError:
-        pytest.skip("NumPy has no common type")
-    x, kernel = abs(X).astype(x_dtype), KERNEL.astype(kernel_dtype)
+    except TypeError:  # NumPy has none for bfloat16 and some
+        with pytest.raises(TypeError, match=f"common dtype.*{x_dtype.name}, {kernel_dtype.name}"):
+            convolve(x, kernel)
+        return
     y = convolve(x, kernel)
     assert type(y) is np.ndarray
     np.testing.assert_array_equal(y, oracle.conv(x, kernel).astype(dtype), strict=True)
@@ -433,7 +436,7 @@ def test_half_types_round_once(kernels, dtype, activation):
     y = convolve(x, kernel, bias, activation=activation)
     assert y.dtype == dtype
     assert y.tobytes() == convolve(*wide, activation=activation).astype(dtype).tobytes()
-    out = np.zeros((2, 7, 22, 10), dtype)[:, :, ::2]
+    out = np.zeros((2, 7, 18, 10), dtype)[:, :, ::2]
     assert convolve(x, kernel, bias, activation=activation, out=out) is out
     assert out.tobytes() == y.tobytes()
     x = np.array([60000, 60000, -60000, -60000], np.float16).reshape(1, 4, 1)
@@ -536,27 +539,36 @@ def test_sliding_windows(kernels):
 # ---- sizes that no memory holds ----
 
 def huge(*shape):
-    return np.broadcast_to(np.float32(1), shape)
+    """Ones, of which only those along the last axis are in memory."""
+    return np.broadcast_to(np.ones(shape[-1:], np.float32), shape)
 
 
 @pytest.mark.parametrize(("shape", "kernel", "options", "expected"), [
     ((1, 50000, 50000, 1), (3, 3), {"strides": 40000}, np.full((1, 2, 2, 1), 9)),
     ((1, 50000, 50000, 5), (3, 3), {"strides": 40000, "padding": "same"}, np.full((1, 2, 2, 5), 9)),
-    ((1, 2**40, 2, 1), (1, 1), {"strides": (2**39, 1)}, np.ones((1, 2, 2, 1))),
     ((1, 2, 2**40, 3), (2, 3), {"strides": (1, 2**39), "dilation_rate": (1, 2**29)}, np.full((1, 1, 2, 3), 6)),
-    ((1, 2**35, 1, 1), (3, 1), {"strides": (2**34, 1), "padding": 1}, np.array([2, 3, 2]).reshape(1, 3, 1, 1)),
+    ((1, 2**32, 1, 1), (3, 1), {"strides": (2**31, 1), "padding": (1, 0)}, np.array([2, 3]).reshape(1, 2, 1, 1)),
 ], ids=str)
 def test_huge_views(kernels, shape, kernel, options, expected):
-    """More than 2**31 elements, all the same one in memory: indices are 64-bit (OpenCV #28385), and nothing is copied."""
-    if expected.shape[1] == 3:
-        expected = np.pad(expected, [(0, 0), (0, 0), (1, 1), (0, 0)])
+    """More than 2**31 elements, few of them in memory: indices are 64-bit (OpenCV #28385), and nothing is copied."""
     np.testing.assert_array_equal(convolve(huge(*shape), np.ones(kernel, np.float32), **options), expected)
+
+
+@pytest.mark.parametrize(("data_format", "channels"), [("channels_last", 1), ("channels_last", 40), ("channels_first", 1)])
+def test_time_of_large_strides(kernels, data_format, channels):
+    """It goes by the outputs, not by what the strides leap over."""
+    x, far = huge(1, 2**30, 1, channels), 2**29
+    x = x if data_format == "channels_last" else x.transpose(0, 3, 1, 2)
+    start = time.perf_counter()
+    y = convolve(x, np.ones((3, 1), np.float32), strides=(far, 1), data_format=data_format)
+    assert time.perf_counter() - start < 0.3
+    assert (y == 3).all()
 
 
 @pytest.mark.parametrize(("shape", "kernel", "options"), [
     ((1, 2**30, 2**30, 1), (3, 3), {"padding": "same"}),
     ((1, 2**30, 2**30, 1), (3, 3, 1, 2**20), {"padding": "same"}),
-    ((1, 2**30, 1, 2**29), (1, 1, 2**29, 4), {}),
+    ((1, 2**30, 2**14, 2**16), (1, 1, 2**16, 2), {}),
     ((1, 5, 5, 3), (3, 3), {"padding": 2**31 - 1}),
     ((2**40, 5, 5, 3), (3, 3), {"padding": 2**31 - 1}),
     ((2**50, 5, 5, 3), (3, 3), {}),
@@ -666,9 +678,9 @@ def test_nothing_is_kept(kernels):
     """Neither a call nor an error keeps a reference to its arrays."""
     x, kernel, out = X.copy(), KERNEL.copy(), np.empty(OUT_SHAPE)
     before = [sys.getrefcount(a) for a in (x, kernel, out)]
-    for options in ({"out": out}, {"activation": np.tanh}, {"strides": 0}, {"out": x}):
-        try:
+    for options in ({"out": out}, {"activation": np.tanh}):
+        dwconv.depthwise_conv2d(x, kernel, **options)
+    for options in ({"strides": 0}, {"out": x}, {"activation": lambda y: y[0]}):
+        with pytest.raises(ValueError, match=r"strides|shape"):
             dwconv.depthwise_conv2d(x, kernel, **options)
-        except ValueError:
-            assert options not in ({"out": out}, {"activation": np.tanh})
     assert [sys.getrefcount(a) for a in (x, kernel, out)] == before

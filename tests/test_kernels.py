@@ -24,8 +24,8 @@ DTYPES = (np.float32, np.float64)
 GUARD = 64            # elements around an array, several vectors of any width
 SENTINEL = -12345.0
 
-# Code path (see _tiles.h): C, kernel shape (kh, kw, M), options.  Each runs in both layouts: the literal 3x3 kernels, say, are
-# a channel tile in one and a row tile in the other.
+# Code path (see _kernels.pyx, _tiles.h): C, kernel shape (kh, kw, M), options.  Each runs in both layouts: many channels mean
+# channel tiles in one and planes taken as channels in the other, few channels flat rows or row tiles.
 PATHS = {
     "3x3": (40, (3, 3, 1), {"padding": "same"}),
     "3x3 stride 2": (35, (3, 3, 1), {"padding": "same", "strides": 2}),
@@ -35,6 +35,7 @@ PATHS = {
     "any kernel": (21, (4, 2, 1), {"padding": "same"}),
     "any stride": (19, (3, 3, 1), {"padding": ((0, 2), (3, 1)), "strides": (1, 2)}),
     "large stride": (18, (3, 5, 1), {"padding": 1, "strides": (2, 3)}),
+    "many channels": (144, (3, 3, 1), {"padding": "same"}),
     "repeat": (11, (3, 3, 3), {"padding": "same"}),
     "repeat stride 2": (20, (3, 3, 2), {"padding": "same", "strides": 2}),
     "partial": (3, (3, 3, 1), {"padding": "same", "strides": 2}),
@@ -44,6 +45,10 @@ PATHS = {
     "flat repeated": (2, (3, 3, 3), {"padding": "same"}),
     "flat repeated, one channel": (1, (2, 3, 5), {"padding": "same"}),
     "flat dilated": (3, (3, 3, 1), {"padding": "same", "dilation_rate": (2, 3)}),
+    "5x5, few channels": (2, (5, 5, 1), {"padding": "same"}),
+    "7x7, few channels": (3, (7, 7, 1), {"padding": "same"}),
+    "any kernel, few channels": (1, (4, 9, 1), {"padding": 4, "strides": (2, 1)}),
+    "large stride, few channels": (2, (3, 5, 1), {"padding": 1, "strides": (2, 5)}),
     "phases": (17, (3, 3, 1), {"padding": "same", "dilation_rate": 2}),
     "phases, stride 2": (17, (3, 3, 1), {"padding": 3, "dilation_rate": 3, "strides": 2}),
     "phases, common factor": (5, (3, 2, 2), {"padding": 6, "dilation_rate": (4, 6), "strides": (6, 4)}),
@@ -160,6 +165,13 @@ def test_channels(kernels, size, options):
 def test_widths(kernels, size, options):
     for w, c in itertools.product(range(1 if options.get("padding") == "same" else size[1], 71), (1, 3, 18)):
         check((1, 5, w, c), (*size, 1), **options)
+
+
+@pytest.mark.parametrize("size", [(3, 3), (5, 2), (1, 1)], ids=str)
+def test_planes(kernels, size):
+    """channels_first with a vector of planes at a time: what of them fits the scratch, whole planes or bands of a few rows."""
+    for (h, w), strides in itertools.product([(14, 14), (31, 31), (70, 60), (40, 130), (9, 300), (5, 1000)], [1, 2, (3, 1)]):
+        check((1, h, w, 17), (*size, 1), padding="same", strides=strides)
 
 
 @geometries
@@ -290,6 +302,21 @@ def test_bits_memory_layout(kernels, path):
         for axis in range(4):
             view = np.broadcast_to(arranged.take([0], axis), arranged.shape)
             assert same_bits(convolve(view, kernel, bias), convolve(view.copy(), kernel, bias)), f"x broadcast along axis {axis}"
+
+
+@pytest.mark.parametrize("path", [(144, (3, 3, 1), {"padding": "same"}), (160, (4, 2, 1), {"strides": 2}), (70, (3, 3, 2), {})])
+def test_bits_alignment(kernels, threaded, path):
+    """Wherever x starts: of many channels the vectors begin at the first aligned one."""
+    for dtype, data_format in itertools.product(DTYPES, LAYOUTS):
+        x, kernel, bias, options = reals(path, (1, 9, 8), dtype)
+        x = layout(x, data_format)
+        expected = dwconv.depthwise_conv2d(x, kernel, bias, data_format=data_format, **options)
+        buffer = np.full(x.size + 16, np.nan, dtype)
+        for offset, workers in itertools.product(range(16), (1, 3)):
+            shifted = buffer[offset : offset + x.size].reshape(x.shape)
+            shifted[...] = x
+            y = dwconv.depthwise_conv2d(shifted, kernel, bias, data_format=data_format, workers=workers, **options)
+            assert same_bits(y, expected), f"{offset=} {workers=} {data_format} {dtype.__name__}"
 
 
 # ---- memory around the arrays ----
