@@ -33,9 +33,11 @@ KERNELS = {  # module: its flags, in the spelling of gcc and clang
 # -O2: the tiles are unrolled by pragma and vectorised by hand, -O3 builds for half as long again and gains nothing;
 # what it would vectorise besides is the masks' scalar arithmetic, which made borders ten times slower.
 # errno and trapping: nothing here reads either, and both forbid ordinary simplifications of floating-point code.
-SPEED = ["-O2", "-g0", "-fno-tree-vectorize", "-fno-tree-slp-vectorize", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
+SPEED = ["-O2", "-g0", "-fno-tree-vectorize", "-fno-tree-slp-vectorize", "-ffp-contract=fast",
+         "-fno-math-errno", "-fno-trapping-math"]
 CHECKED = ["-O1", "-g", "-ffp-contract=fast", "-UNDEBUG"]
-DIRECTIVES = {"boundscheck": DEBUG, "wraparound": False, "initializedcheck": DEBUG, "cdivision": True, "freethreading_compatible": True}
+DIRECTIVES = {"boundscheck": DEBUG, "wraparound": False, "initializedcheck": DEBUG, "cdivision": True,
+              "freethreading_compatible": True}
 OPENMP_FLAGS = {  # compiler type: (compile, link), tried in turn
     "unix": [(["-fopenmp"], ["-fopenmp"]), (["-Xpreprocessor", "-fopenmp"], ["-lomp"])],
     "msvc": [(["/openmp"], [])],

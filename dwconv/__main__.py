@@ -115,7 +115,7 @@ def main(arguments=None):
         return demo(options.image, options.output)
     except ImportError as error:
         print(f"python -m dwconv demo needs the demo extra (pip install 'dwconv[demo]'): {error}", file=sys.stderr)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SyntaxError) as error:  # the last: what matplotlib calls a broken PNG
         print(f"python -m dwconv demo: {error}", file=sys.stderr)
     return 2
 

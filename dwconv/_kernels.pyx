@@ -88,7 +88,7 @@ ctypedef fused real:
 
 cdef enum:
     PATTERN_BYTES = 32768     # repeated weights of one call; beyond, few channels are taken as one partial vector
-    BAND_BYTES = 262144       # of input and output that a band of rows touches: a share of L2, so that every channel block finds it there
+    BAND_BYTES = 262144       # of input and output that a band of rows touches: a share of L2, where every channel block finds it
     SCRATCH_BYTES = 61440     # of a worker: planes taken as channels
     TASKS_PER_WORKER = 4      # so that a worker that the machine slows down holds up little
 
@@ -121,14 +121,15 @@ cdef struct Plan:
     dw_geometry geometry      # what all tasks share
 
 
-cdef inline Axis make_axis(Py_ssize_t size, Py_ssize_t out, Py_ssize_t taps, Py_ssize_t stride, Py_ssize_t dilation, Py_ssize_t pad) noexcept nogil:
+cdef inline Axis make_axis(tuple axis):
+    """(size, out, taps, stride, dilation, pad) with its phases."""
     cdef Axis a
-    cdef Py_ssize_t g = dilation, h = stride
+    a.size, a.out, a.taps, a.stride, a.dilation, a.pad = axis
+    cdef Py_ssize_t g = a.dilation, h = a.stride
     while h:
         g, h = h, g % h
-    a.size, a.out, a.taps, a.stride, a.dilation, a.pad = size, out, taps, stride, dilation, pad
-    a.phases = dw_min(dilation // g, dw_max(out, 1))
-    a.step = stride // g
+    a.phases = dw_min(a.dilation // g, dw_max(a.out, 1))
+    a.step = a.stride // g
     return a
 
 
@@ -177,7 +178,8 @@ cdef inline void channel_blocks(const dw_geometry* g, const real* x, const real*
         channel_blocks_f64(g, x, w, bias, y, r0, r1, first, blocks, channels)
 
 
-cdef void channel_task(const Plan* shared, Py_ssize_t task, const real* x, const real* w, const real* bias, real* y) noexcept nogil:
+cdef void channel_task(const Plan* shared, Py_ssize_t task, const real* x, const real* w, const real* bias,
+                       real* y) noexcept nogil:
     """One image, one row phase, one band of rows, one group of channel blocks; all column phases."""
     cdef Plan p = shared[0]
     cdef Py_ssize_t lanes = DW_VECTOR_BYTES // sizeof(real) if DW_VECTOR_BYTES else 1
@@ -237,7 +239,8 @@ cdef void run_channels(Plan* p, const real* x, const real* w, const real* bias, 
 
 # ---- channels_first: vectors along the row ----
 
-cdef void row_task(const Plan* shared, Py_ssize_t task, Py_ssize_t tasks, const real* x, const real* w, const real* bias, real* y) noexcept nogil:
+cdef void row_task(const Plan* shared, Py_ssize_t task, Py_ssize_t tasks, const real* x, const real* w, const real* bias,
+                   real* y) noexcept nogil:
     """A range of the items (row phase, band of rows, plane), planes fastest."""
     cdef Plan p = shared[0]
     cdef Py_ssize_t item, band, plane, n, c, f = -1, phase, rows = 0
@@ -297,15 +300,15 @@ cdef void plane_task(const Plan* shared, Py_ssize_t task, const real* x, const r
     cdef Py_ssize_t lanes = DW_VECTOR_BYTES // sizeof(real), blocks = dw_ceil_div(p.channels, lanes)
     cdef Py_ssize_t band = task % p.bands, first = task // p.bands % blocks * lanes, n = task // (p.bands * blocks)
     cdef Py_ssize_t base = dw_min(first, p.channels - lanes)      # the last block recomputes some planes, but does not store them
-    cdef Py_ssize_t r0 = p.rows.out * band // p.bands, r1 = p.rows.out * (band + 1) // p.bands, a, z, r, step
+    cdef Py_ssize_t r0 = p.rows.out * band // p.bands, r1 = p.rows.out * (band + 1) // p.bands
     cdef Py_ssize_t in0 = dw_max(r0 * p.rows.stride - p.rows.pad, 0)
     cdef Py_ssize_t in1 = dw_min((r1 - 1) * p.rows.stride - p.rows.pad + (p.rows.taps - 1) * p.rows.dilation + 1, p.rows.size)
     cdef const real* planes[16]
-    cdef int l
+    cdef int lane
     cdef Phase rows = make_phase(&p.rows, 0), cols = make_phase(&p.cols, 0)
     cdef real* out = scratch + dw_max(in1 - in0, 0) * p.cols.size * lanes
-    for l in range(lanes):
-        planes[l] = x + n * p.xn + (base + l) // p.repeat * p.xc
+    for lane in range(lanes):
+        planes[lane] = x + n * p.xn + (base + lane) // p.repeat * p.xc
     if real is float:
         gather_planes_f32(planes, in0 * p.cols.size, (in1 - in0) * p.cols.size, scratch)
     else:
@@ -366,7 +369,8 @@ cdef struct Extent:
     Py_ssize_t lo, hi          # addresses of the first byte and after the last
 
 
-cdef inline Extent extent(Py_ssize_t start, const Py_ssize_t* shape, const Py_ssize_t* strides, int axes, Py_ssize_t size) noexcept nogil:
+cdef inline Extent extent(Py_ssize_t start, const Py_ssize_t* shape, const Py_ssize_t* strides, int axes,
+                          Py_ssize_t size) noexcept nogil:
     cdef Extent e
     cdef int k
     e.lo, e.hi = start, start + size
@@ -383,7 +387,7 @@ cdef inline bint meet(Extent a, Extent b) noexcept nogil:
 
 
 cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, ::1] w, const real[::1] bias, real[:, :, :, :] y,
-              tuple rows, tuple cols, tuple clamp, int workers) except -1:
+                   tuple rows, tuple cols, tuple clamp, int workers) except -1:
     cdef Plan p
     cdef Extent e = extent(<Py_ssize_t> &y[0, 0, 0, 0], y.shape, y.strides, 4, sizeof(real))
     cdef Py_ssize_t size = sizeof(real), lanes = DW_VECTOR_BYTES // sizeof(real) if DW_VECTOR_BYTES else 1
@@ -397,8 +401,7 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, ::1] w,
             or meet(e, extent(<Py_ssize_t> &w[0, 0, 0], w.shape, w.strides, 3, size))
             or b and meet(e, extent(<Py_ssize_t> b, bias.shape, bias.strides, 1, size))):
         return False
-    p.rows = make_axis(rows[0], rows[1], rows[2], rows[3], rows[4], rows[5])
-    p.cols = make_axis(cols[0], cols[1], cols[2], cols[3], cols[4], cols[5])
+    p.rows, p.cols = make_axis(rows), make_axis(cols)
     p.images, p.channels, p.repeat, p.unit = x.shape[0], w.shape[2], w.shape[2] // x.shape[c], 1
     p.xn, p.xc = elements(x.strides[0], x.shape[0], size), elements(x.strides[c], x.shape[c], size)
     p.xh, p.xw = elements(x.strides[h], x.shape[h], size), elements(x.strides[h + 1], x.shape[h + 1], size)

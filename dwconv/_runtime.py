@@ -36,8 +36,9 @@ def load(name):
     """The kernels module of an instruction set; ImportError if it was not built or this CPU cannot run it."""
     if name not in SUFFIXES:
         raise ImportError(f"DWCONV_KERNELS must be one of {', '.join(SUFFIXES)}, not {name!r}")
-    if name not in _cpu.instruction_sets():
-        raise ImportError(f"DWCONV_KERNELS={name}: this CPU does not have that instruction set, only {', '.join(_cpu.instruction_sets())}")
+    runs = _cpu.instruction_sets()
+    if name not in runs:
+        raise ImportError(f"DWCONV_KERNELS={name}: this CPU does not have that instruction set, only {', '.join(runs)}")
     if name not in built():
         raise ImportError(f"DWCONV_KERNELS={name}: that kernels module was not built, only {', '.join(built())}")
     return importlib.import_module(f"._kernels{SUFFIXES[name]}", __package__)
@@ -156,9 +157,7 @@ def resolve_workers(workers, work):
 def describe():
     """What was built, what runs and why: plain dicts for `show_config`."""
     runs, workers = _cpu.instruction_sets(), default_workers()
-    modules = {
-        name: load(name).build_info() if name in runs else "built, but this CPU does not have the instruction set" for name in built()
-    }
+    modules = {name: load(name).build_info() if name in runs else "built, but this CPU cannot run it" for name in built()}
     return {
         "python": {"version": platform.python_version(), "numpy": np.__version__, "machine": platform.machine()},
         "kernels": {"used": kernels_name, "because": kernels_reason, "cpu runs": runs, "built": modules},

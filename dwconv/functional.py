@@ -1,9 +1,8 @@
 """The functions: check the arguments, plan, call a kernel.
 
 All checks are made here, once, before anything is allocated or written; the kernels below make none.  A plan depends
-on shapes and options only and is kept, so that a repeated call costs microseconds.  Inputs are copied only where a
-kernel cannot read them as they lie (another dtype, gaps between the elements of a row, misaligned).  Nothing here
-knows the layer or Keras.
+on shapes and options only and is kept, so that a repeated call costs microseconds.  Nothing here knows the layer or
+Keras.
 """
 
 import functools
@@ -13,9 +12,9 @@ import typing
 import numpy as np
 
 from . import _runtime
+from ._arrays import as_array, check_out, common_dtypes, readable, self_overlap
 from ._geometry import axis, padding_pairs, pair
 
-_COMPUTED = {np.dtype(np.float32), np.dtype(np.float64)}
 _CLAMPS = {"linear": (), "relu": (0.0, math.inf), "relu6": (0.0, 6.0)}  # what the kernels apply themselves
 _FORMATS = ("channels_last", "channels_first")
 
@@ -45,7 +44,7 @@ def _plan(x_shape, kernel_shape, strides, padding, dilation_rate, data_format):
     if channels != c:
         raise ValueError(f"x has {c} channels but kernel has {channels}: shapes {x_shape} ({data_format}) and {kernel_shape}")
     if min(kh, kw, c, multiplier) < 1:
-        raise ValueError(f"kernel size, channels and depth multiplier must be at least 1: x has shape {x_shape}, kernel {kernel_shape}")
+        raise ValueError(f"kernel size, channels and depth multiplier must be at least 1: shapes {x_shape} and {kernel_shape}")
     strides, dilation_rate = pair("strides", strides), pair("dilation_rate", dilation_rate)
     pads = padding_pairs(padding)
     pads = (pads, pads) if isinstance(pads, str) else pads
@@ -70,79 +69,6 @@ def _hashable(value):
     return value.__index__()
 
 
-def _array(name, value):
-    """`value` as an array; TypeError for what NumPy would convert by dropping or computing something."""
-    if type(value) is np.ndarray:
-        return value
-    if isinstance(value, (np.ma.MaskedArray, np.matrix)):
-        raise TypeError(f"{name} must not be a {type(value).__name__}: its {'mask' if hasattr(value, 'mask') else 'two axes'} would be lost")
-    if hasattr(value, "__dask_graph__"):
-        raise TypeError(f"{name} is a dask array: map dwconv over its blocks, or call .compute() on it first")
-    if hasattr(value, "toarray") and hasattr(value, "nnz"):
-        raise TypeError(f"{name} is a sparse matrix: convert it with .toarray() first")
-    return np.asarray(value)
-
-
-def _dtypes(arrays):
-    """The result's dtype and the computing one; TypeError if it is not one of the four floating-point types."""
-    dtype = arrays[0].dtype
-    for a in arrays:
-        if a.dtype is not dtype:
-            break
-    else:
-        if dtype in _COMPUTED:  # nothing to promote: most calls
-            return dtype, dtype
-    try:
-        dtype = np.result_type(*arrays)
-    except TypeError:
-        dtype = None
-    if dtype is not None:
-        dtype = dtype if dtype.isnative else dtype.newbyteorder("=")
-        if dtype in _COMPUTED:
-            return dtype, dtype
-        if dtype.name in ("float16", "bfloat16"):  # the latter is not NumPy's own
-            return dtype, np.dtype(np.float32)
-    names = ", ".join(a.dtype.name for a in arrays)
-    raise TypeError(f"the arrays' common dtype must be float32, float64, float16 or bfloat16, got {names}")
-
-
-def _readable(a, dtype):
-    """`a` as a kernel can read it: of that dtype, rows without gaps between elements, aligned.  A copy only if needed."""
-    if a.dtype == dtype and a.flags.aligned:
-        size = dtype.itemsize
-        if a.flags.c_contiguous or (a.strides[-1] == size or a.shape[-1] == 1) and not any(s % size for s in a.strides):
-            return a
-    # of a broadcast array only what is in memory: the whole may be larger than that
-    core = a[tuple(slice(1 if s == 0 else None) for s in a.strides[:-1])]
-    copy = np.array(core, dtype, order="C", copy=True)
-    return copy if core.shape == a.shape else np.broadcast_to(copy, a.shape)
-
-
-def _self_overlap(a):
-    """Whether two elements of `a` may share memory: False is certain."""
-    if a.flags.c_contiguous:
-        return False
-    reach = a.itemsize
-    for stride, size in sorted((abs(s), n) for s, n in zip(a.strides, a.shape, strict=True) if n > 1):
-        if stride < reach:
-            return True
-        reach = stride * (size - 1) + reach
-    return False
-
-
-def _check_out(out, shape, dtype):
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
-    if out.shape != shape:
-        raise ValueError(f"out has shape {out.shape}, but the result has shape {shape}")
-    if out.dtype != dtype:
-        raise TypeError(f"out has dtype {out.dtype}, but the result has dtype {dtype}")
-    if not out.flags.writeable:
-        raise ValueError("out is read-only")
-    if not out.flags.c_contiguous and any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True)):
-        raise ValueError(f"out has elements that share memory: strides {out.strides}")
-
-
 def _activation(identifier):
     """(clamp, None) for what the kernels apply themselves, else (None, function)."""
     from . import activations  # here, since most calls need none, and it would double the import time
@@ -156,10 +82,8 @@ def _activation(identifier):
 
 def _activate(function, y):
     """Puts function(y) in y; built-in functions compute in place, a user's may return what it likes of that shape."""
-    if getattr(function, "__module__", None) == "dwconv.activations":
-        result = function(y, out=y)
-    else:
-        result = np.asarray(function(y))
+    built_in = getattr(function, "__module__", None) == "dwconv.activations"
+    result = function(y, out=y) if built_in else np.asarray(function(y))
     if result.shape != y.shape:
         raise ValueError(f"activation returned shape {result.shape} for an array of shape {y.shape}")
     if result is not y:
@@ -224,12 +148,12 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
     """
     if type(data_format) is not str:
         raise TypeError(f"data_format must be a string, not {data_format!r:.80}")
-    x, kernel = _array("x", x), _array("kernel", kernel)
+    x, kernel = as_array("x", x), as_array("kernel", kernel)
     arrays = (x, kernel)
     if bias is not None:
-        bias = _array("bias", bias)
+        bias = as_array("bias", bias)
         arrays = (x, kernel, bias)
-    dtype, computed = _dtypes(arrays)
+    dtype, computed = common_dtypes(arrays)
     plan = _plan(x.shape, kernel.shape, _hashable(strides), _hashable(padding), _hashable(dilation_rate), data_format)
     channels = plan.kernel_shape[2]
     if bias is not None and bias.shape != (channels,):
@@ -237,15 +161,16 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
     clamp, function = ((), None) if activation is None else _activation(activation)
     shape = plan.out_shape if x.ndim == 4 else plan.out_shape[1:]
     if out is not None:
-        _check_out(out, shape, dtype)
+        check_out(out, shape, dtype)
     workers = _runtime.resolve_workers(workers, plan.work)
 
-    direct = out is not None and dtype == computed and function is None and _readable(out, dtype) is out and not _self_overlap(out)
+    direct = (out is not None and dtype == computed and function is None
+              and readable(out, dtype) is out and not self_overlap(out))
     y = out if direct else np.empty(shape, computed)
     if x.size and y.size:
         if kernel.ndim == 2:
             kernel = np.broadcast_to(kernel[:, :, None], plan.kernel_shape)
-        inputs = (_readable(x if x.ndim == 4 else x[None], computed),
+        inputs = (readable(x if x.ndim == 4 else x[None], computed),
                   np.ascontiguousarray(kernel, computed).reshape(plan.kernel_shape),
                   None if bias is None else np.ascontiguousarray(bias, computed))
         options = (plan.rows, plan.cols, clamp or (), workers)
@@ -259,9 +184,10 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
             np.clip(y, *clamp, out=y)
     if function is not None:
         _activate(function, y)
-    if y is out:
-        return out
-    if out is None:
-        return y if dtype == computed else y.astype(dtype)
-    np.copyto(out, y, casting="same_kind")
+    if y is out or (out is None and dtype == computed):
+        return y
+    with np.errstate(over="ignore"):  # beyond float16 is Inf, as in any other sum
+        if out is None:
+            return y.astype(dtype)
+        np.copyto(out, y, casting="same_kind")
     return out

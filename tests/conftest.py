@@ -13,8 +13,8 @@ from dwconv import _cpu, _runtime
 
 # The fixtures below hold nothing that an example changes, so examples may share them.
 COMMON = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.function_scoped_fixture]}
-hypothesis.settings.register_profile("default", max_examples=100, **COMMON)
-hypothesis.settings.register_profile("ci", max_examples=100, derandomize=True, database=None, **COMMON)
+hypothesis.settings.register_profile("default", max_examples=300, **COMMON)
+hypothesis.settings.register_profile("ci", max_examples=300, derandomize=True, database=None, **COMMON)
 hypothesis.settings.register_profile("nightly", max_examples=5000, **COMMON)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default"))
 

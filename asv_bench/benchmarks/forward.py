@@ -12,8 +12,8 @@ from .shapes import SHAPES
 
 
 class Forward:
-    params = [list(SHAPES), ["channels_last", "channels_first"], ["float32", "float64"], [1, 2]]
-    param_names = ["shape", "layout", "dtype", "workers"]
+    params = (tuple(SHAPES), ("channels_last", "channels_first"), ("float32", "float64"), (1, 2))
+    param_names = ("shape", "layout", "dtype", "workers")
     version = "1"
 
     def setup(self, shape, layout, dtype, workers):

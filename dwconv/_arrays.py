@@ -1,0 +1,84 @@
+"""Arrays as the functions take and the kernels read them: conversion, dtypes, layout, `out`.
+
+Inputs are copied only where a kernel cannot read them as they lie (another dtype, gaps between the elements of a row,
+misaligned), never changed, and refused where a conversion would lose something.
+"""
+
+import numpy as np
+
+_COMPUTED = {np.dtype(np.float32), np.dtype(np.float64)}
+
+
+def as_array(name, value):
+    """`value` as an array; TypeError for what NumPy would convert by dropping or computing something."""
+    if type(value) is np.ndarray:
+        return value
+    if isinstance(value, (np.ma.MaskedArray, np.matrix)):
+        lost = "mask" if hasattr(value, "mask") else "rule of two axes"
+        raise TypeError(f"{name} must not be a {type(value).__name__}: its {lost} would be lost")
+    if hasattr(value, "__dask_graph__"):
+        raise TypeError(f"{name} is a dask array: map dwconv over its blocks, or call .compute() on it first")
+    if hasattr(value, "toarray") and hasattr(value, "nnz"):
+        raise TypeError(f"{name} is a sparse matrix: convert it with .toarray() first")
+    return np.asarray(value)
+
+
+def common_dtypes(arrays):
+    """The result's dtype and the computing one; TypeError if it is not one of the four floating-point types."""
+    dtype = arrays[0].dtype
+    for a in arrays:
+        if a.dtype is not dtype:
+            break
+    else:
+        if dtype in _COMPUTED:  # nothing to promote: most calls
+            return dtype, dtype
+    try:
+        dtype = np.result_type(*arrays)
+    except TypeError:
+        dtype = None
+    if dtype is not None:
+        dtype = dtype if dtype.isnative else dtype.newbyteorder("=")
+        if dtype in _COMPUTED:
+            return dtype, dtype
+        if dtype.name in ("float16", "bfloat16"):  # the latter is not NumPy's own
+            return dtype, np.dtype(np.float32)
+    names = ", ".join(a.dtype.name for a in arrays)
+    raise TypeError(f"the arrays' common dtype must be float32, float64, float16 or bfloat16, got {names}")
+
+
+def readable(a, dtype):
+    """`a` as a kernel can read it: of that dtype, rows without gaps between elements, aligned.  A copy only if needed."""
+    if a.dtype == dtype and a.flags.aligned:
+        size = dtype.itemsize
+        dense = (a.strides[-1] == size or a.shape[-1] == 1) and not any(s % size for s in a.strides)
+        if a.flags.c_contiguous or dense:
+            return a
+    # of a broadcast array only what is in memory: the whole may be larger than that
+    core = a[tuple(slice(1 if s == 0 else None) for s in a.strides[:-1])]
+    copy = np.array(core, dtype, order="C", copy=True)
+    return copy if core.shape == a.shape else np.broadcast_to(copy, a.shape)
+
+
+def self_overlap(a):
+    """Whether two elements of `a` may share memory: False is certain."""
+    if a.flags.c_contiguous:
+        return False
+    reach = a.itemsize
+    for stride, size in sorted((abs(s), n) for s, n in zip(a.strides, a.shape, strict=True) if n > 1):
+        if stride < reach:
+            return True
+        reach = stride * (size - 1) + reach
+    return False
+
+
+def check_out(out, shape, dtype):
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
+    if out.shape != shape:
+        raise ValueError(f"out has shape {out.shape}, but the result has shape {shape}")
+    if out.dtype != dtype:
+        raise TypeError(f"out has dtype {out.dtype}, but the result has dtype {dtype}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only")
+    if not out.flags.c_contiguous and any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True)):
+        raise ValueError(f"out has elements that share memory: strides {out.strides}")
