@@ -59,6 +59,13 @@ def readable(a, dtype):
     return copy if core.shape == a.shape else np.broadcast_to(copy, a.shape)
 
 
+def packed(a, dtype):
+    """`a` of that dtype, C-contiguous and aligned.  A copy only if needed."""
+    if a.dtype == dtype and a.flags.c_contiguous and a.flags.aligned:
+        return a
+    return np.array(a, dtype, order="C", copy=True)
+
+
 def self_overlap(a):
     """Whether two elements of `a` may share memory: False is certain."""
     if a.flags.c_contiguous:

@@ -12,7 +12,6 @@ import os
 import threading
 
 from . import _layer_checks as checks
-from .functional import _array
 
 _LABELS = ("kernel", "bias")
 lock = threading.RLock()  # for what happens once in a layer's life; one for all layers, since a lock cannot be pickled
@@ -72,7 +71,7 @@ class Layer:
         TypeError
             For what is not an array of real numbers.
         """
-        inputs = checks.inputs(_array("inputs", inputs), self._compute_dtype, self.autocast)
+        inputs = checks.inputs(inputs, self._compute_dtype, self.autocast)
         if not self._ready:
             with lock:
                 if not self.built:
@@ -155,7 +154,7 @@ class Layer:
         return self._checked(label, initializer(shape, dtype=dtype), shape, dtype)
 
     def _checked(self, label, value, shape, dtype):
-        return checks.weight(f"The {label} of layer {self.name!r}", _array(label, value), shape, dtype)
+        return checks.weight(f"The {label} of layer {self.name!r}", value, shape, dtype)
 
     def _replace(self, **values):
         """Checks all the new weights, then takes them at once."""

@@ -13,6 +13,7 @@ import typing
 import numpy as np
 
 from . import _geometry, _keras_config
+from ._arrays import as_array
 
 # policy: (what is computed and returned, what the weights are kept in)
 _POLICIES = {name: (name, name) for name in ("float32", "float64", "float16", "bfloat16")}
@@ -50,13 +51,21 @@ class NotBuiltError(ValueError, AttributeError):
 # --- arguments
 
 
+def _short(value):
+    """A repr for messages: short, and of anything, even an integer with more digits than Python writes."""
+    try:
+        return reprlib.repr(value)
+    except (ValueError, RecursionError):
+        return f"one of type {type(value).__name__}"
+
+
 def integers(name, value, minimum=1):
     """(rows, columns) from an integer or a sequence of two; NumPy's integers and arrays too."""
     plain = value.tolist() if isinstance(value, np.ndarray) else value
     try:
         return _geometry.pair(name, plain, minimum)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"`{name}` must be a positive integer or two of them. Received: {name}={reprlib.repr(value)}") from error
+        raise ValueError(f"`{name}` must be a positive integer or two of them. Received: {name}={_short(value)}") from error
 
 
 def integer(name, value):
@@ -64,13 +73,13 @@ def integer(name, value):
     try:
         return _geometry.integer(name, value, 1)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"`{name}` must be a positive integer. Received: {name}={reprlib.repr(value)}") from error
+        raise ValueError(f"`{name}` must be a positive integer. Received: {name}={_short(value)}") from error
 
 
 def boolean(name, value):
     """A bool; Keras takes the truth of anything for `use_bias`, so that "no" means yes there."""
     if not isinstance(value, bool | np.bool_):
-        raise ValueError(f"Expected `{name}` to be a boolean. Received: {name}={reprlib.repr(value)} (of type {type(value)})")
+        raise ValueError(f"Expected `{name}` to be a boolean. Received: {name}={_short(value)} (of type {type(value)})")
     return bool(value)
 
 
@@ -80,7 +89,7 @@ def padding(value):
     if lower == "causal":
         raise ValueError('`padding="causal"` is for 1-D convolution only: use "valid" or "same"')
     if not isinstance(lower, str) or lower not in ("valid", "same"):
-        raise ValueError(f'`padding` must be "valid" or "same". Received: padding={reprlib.repr(value)}')
+        raise ValueError(f'`padding` must be "valid" or "same". Received: padding={_short(value)}')
     return lower
 
 
@@ -90,7 +99,7 @@ def data_format(value):
         return _keras_config.image_data_format()
     lower = value.lower() if isinstance(value, str) else value
     if not isinstance(lower, str) or lower not in _FORMATS:
-        raise ValueError(f"`data_format` must be one of {', '.join(_FORMATS)}. Received: data_format={reprlib.repr(value)}")
+        raise ValueError(f"`data_format` must be one of {', '.join(_FORMATS)}. Received: data_format={_short(value)}")
     return lower
 
 
@@ -98,7 +107,7 @@ def name(value):
     """A str without "/", as in Keras 3; it never becomes a path, but it is written into every message."""
     if not isinstance(value, str) or "/" in value or len(value) > 1000:
         raise ValueError(
-            f"`name` must be a string of at most 1000 characters, none of them `/`. Received: name={reprlib.repr(value)}")
+            f"`name` must be a string of at most 1000 characters, none of them `/`. Received: name={_short(value)}")
     return str(value)
 
 
@@ -121,7 +130,7 @@ def policy(value):
     elif not isinstance(value, str):
         value = getattr(value, "name", None)  # of NumPy's and TensorFlow's dtypes, of Keras' policies
     if not isinstance(value, str) or value not in _POLICIES:
-        raise ValueError(f"`dtype` must be one of {', '.join(_POLICIES)}. Received: dtype={reprlib.repr(given)}")
+        raise ValueError(f"`dtype` must be one of {', '.join(_POLICIES)}. Received: dtype={_short(given)}")
     return DTypePolicy(value, *_POLICIES[value])
 
 
@@ -139,9 +148,9 @@ def keyword_arguments(kwargs, cls):
     unknown = {key: value for key, value in kwargs.items() if key not in (*_KEYWORDS, *_IGNORED)}
     if unknown:
         hint = ". The kernel's are called depthwise_*" if unknown.keys() & {*_LEFTOVERS} else ""
-        raise ValueError(f"Unrecognized keyword arguments passed to {cls.__name__}: {reprlib.repr(unknown)}{hint}")
+        raise ValueError(f"Unrecognized keyword arguments passed to {cls.__name__}: {_short(unknown)}{hint}")
     if kwargs.get("groups", 1) != 1:
-        received = reprlib.repr(kwargs["groups"])
+        received = _short(kwargs["groups"])
         raise ValueError(f"`groups` must be 1: every channel is a group already. Received: groups={received}")
     return {
         "name": None if kwargs.get("name") is None else name(kwargs["name"]),
@@ -159,14 +168,15 @@ def shape(value):
     try:
         sizes = tuple(None if size is None else _geometry.integer("size", size, 0) for size in value)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"A shape is a sequence of sizes and None. Received: {reprlib.repr(value)}") from error
+        raise ValueError(f"A shape is a sequence of sizes and None. Received: {_short(value)}") from error
     if len(sizes) != 4:
         raise ValueError(f"Expected the shape of a batch of images, with 4 axes. Received: {len(sizes)} axes, {sizes!r:.80}")
     return sizes
 
 
-def inputs(x, wanted, autocast):
-    """The array x as a layer of the compute dtype `wanted` takes it; TypeError for what is no real number."""
+def inputs(value, wanted, autocast):
+    """The array that a layer of the compute dtype `wanted` computes with; TypeError for what has no real numbers."""
+    x = as_array("inputs", value)
     if x.dtype is wanted:  # the usual call
         return x
     if x.dtype.kind in "biu" or (autocast and x.dtype.name in _FLOATS):
@@ -178,7 +188,7 @@ def inputs(x, wanted, autocast):
 
 def weight(label, value, wanted_shape, wanted_dtype):
     """A new array of that shape and dtype with the value; ValueError for another shape, TypeError for no real numbers."""
-    array = np.asarray(value)
+    array = as_array(label, value)
     if array.shape != tuple(wanted_shape):
         raise ValueError(f"{label} has shape {tuple(wanted_shape)}, which is not that of the value given: {array.shape}")
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
@@ -190,7 +200,7 @@ def scalar(label, value):
     """A float from a real number or an array of one, NaN and infinities too."""
     array = np.asarray(value)
     if array.ndim or (array.dtype.kind not in "iuf" and array.dtype.name != "bfloat16"):
-        raise ValueError(f"`{label}` must be a number. Received: {reprlib.repr(value)}")
+        raise ValueError(f"`{label}` must be a number. Received: {_short(value)}")
     return float(array)
 
 
@@ -204,7 +214,7 @@ def config(value):
     are left for the argument that they are for to judge.
     """
     if not isinstance(value, dict):
-        raise ValueError(f"A layer's config is a dict. Received: {reprlib.repr(value)}")
+        raise ValueError(f"A layer's config is a dict. Received: {_short(value)}")
     nodes, level = 0, [value]
     for _ in range(_MOST_DEPTH):
         keys = [key for node in level if isinstance(node, dict) for key in node]

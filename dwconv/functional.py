@@ -12,7 +12,7 @@ import typing
 import numpy as np
 
 from . import _runtime
-from ._arrays import as_array, check_out, common_dtypes, readable, self_overlap
+from ._arrays import as_array, check_out, common_dtypes, packed, readable, self_overlap
 from ._geometry import axis, padding_pairs, pair
 
 _CLAMPS = {"linear": (), "relu": (0.0, math.inf), "relu6": (0.0, 6.0)}  # what the kernels apply themselves
@@ -171,8 +171,7 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
         if kernel.ndim == 2:
             kernel = np.broadcast_to(kernel[:, :, None], plan.kernel_shape)
         inputs = (readable(x if x.ndim == 4 else x[None], computed),
-                  np.ascontiguousarray(kernel, computed).reshape(plan.kernel_shape),
-                  None if bias is None else np.ascontiguousarray(bias, computed))
+                  packed(kernel, computed).reshape(plan.kernel_shape), None if bias is None else packed(bias, computed))
         options = (plan.rows, plan.cols, clamp or (), workers)
         forward = _runtime.kernels.forward
         if not forward(data_format, *inputs, y if y.ndim == 4 else y[None], *options):  # out shares memory with an input

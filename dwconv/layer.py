@@ -77,6 +77,15 @@ class DepthwiseConv2D(Layer):
     >>> layer = dwconv.DepthwiseConv2D(3, padding="same", depth_multiplier=2)
     >>> layer(np.ones((1, 5, 5, 4), np.float32)).shape
     (1, 5, 5, 8)
+
+    A layer that standardises its weights, as proposed in arXiv:1903.10520:
+
+    >>> class Standardised(dwconv.DepthwiseConv2D):
+    ...     def convolution_op(self, inputs, kernel):
+    ...         kernel = kernel - kernel.mean((0, 1))
+    ...         return super().convolution_op(inputs, kernel / (kernel.std((0, 1)) + 1e-5))
+    >>> float(abs(Standardised(3)(np.ones((1, 3, 3, 4), np.float32))).max()) < 1e-5
+    True
     """
 
     rank = 2
