@@ -56,7 +56,7 @@ def _plan(x_shape, kernel_shape, strides, padding, dilation_rate, data_format):
 
 def _hashable(value):
     """Options as keys of the plan: pairs spelled as lists, arrays or NumPy integers become tuples of int."""
-    if type(value) in (int, str):
+    if type(value) in (int, str) or (type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int):
         return value
     if isinstance(value, str):
         return str(value)
