@@ -52,6 +52,7 @@ class BuildExt(build_ext):
     def finalize_options(self):
         super().finalize_options()
         self.parallel = self.parallel or os.cpu_count()
+        self.force = True  # switches and flags are no timestamps: what lies there may be of another build
 
     def build_extensions(self):
         compile_flags, link_flags = self.openmp_flags() if OPENMP != "0" else ([], [])
@@ -92,7 +93,7 @@ def extensions():
             # optional: a compiler that does not know the instruction set still builds the baseline; show_config tells
             found.append(Extension(f"dwconv.{module}", [f"dwconv/{module}.pyx"], extra_compile_args=list(flags), depends=headers,
                                    optional=module != "_kernels"))
-    return cythonize(found, compiler_directives=DIRECTIVES)
+    return cythonize(found, compiler_directives=DIRECTIVES, force=True)
 
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExt})

@@ -46,13 +46,18 @@ def common_dtypes(arrays):
     raise TypeError(f"the arrays' common dtype must be float32, float64, float16 or bfloat16, got {names}")
 
 
+def is_readable(a, dtype):
+    """Whether a kernel can read `a` as it lies: of that dtype, rows without gaps between elements, aligned."""
+    if a.dtype != dtype or not a.flags.aligned:
+        return False
+    size = dtype.itemsize
+    return a.flags.c_contiguous or ((a.strides[-1] == size or a.shape[-1] == 1) and not any(s % size for s in a.strides))
+
+
 def readable(a, dtype):
-    """`a` as a kernel can read it: of that dtype, rows without gaps between elements, aligned.  A copy only if needed."""
-    if a.dtype == dtype and a.flags.aligned:
-        size = dtype.itemsize
-        dense = (a.strides[-1] == size or a.shape[-1] == 1) and not any(s % size for s in a.strides)
-        if a.flags.c_contiguous or dense:
-            return a
+    """`a` as a kernel can read it; a copy only if needed."""
+    if is_readable(a, dtype):
+        return a
     # of a broadcast array only what is in memory: the whole may be larger than that
     core = a[tuple(slice(1 if s == 0 else None) for s in a.strides[:-1])]
     copy = np.array(core, dtype, order="C", copy=True)
@@ -79,7 +84,7 @@ def self_overlap(a):
 
 
 def check_out(out, shape, dtype):
-    if not isinstance(out, np.ndarray):
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
         raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
     if out.shape != shape:
         raise ValueError(f"out has shape {out.shape}, but the result has shape {shape}")

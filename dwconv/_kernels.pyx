@@ -5,13 +5,13 @@
     x (N, H, W, C), y (N, OH, OW, C*M)     channels_last
     x (N, C, H, W), y (N, C*M, OH, OW)     channels_first
 
-The ladder: the entry point takes typed memoryviews and fills a Plan; run_channels / run_rows cut the plan into tasks and
-each hold the only prange of their family; a task walks its bands and channel blocks or planes; a tile (C) computes.  Below the
-entry points there are pointers, Py_ssize_t and `noexcept nogil` only.
+The ladder: the entry point takes typed memoryviews and fills a Plan; run_channels, run_rows and run_planes cut the plan into
+tasks and each hold the only prange of their way; a task walks its bands and channel blocks or planes; a tile (C) computes.
+Below the entry point there are pointers, Py_ssize_t and `noexcept nogil` only.
 
 Refused here: argument checks (functional.py has made them; a debug build adds bounds checks on what the entries touch),
-dtypes other than float32 and float64, inputs whose innermost axis has gaps, copies of the input, scratch beyond the
-repeated weights of an image with few channels (at most PATTERN_BYTES).
+dtypes other than float32 and float64, inputs whose innermost axis has gaps, scratch beyond PATTERN_BYTES a call (the
+repeated weights of an image with few channels) or SCRATCH_BYTES a worker (a block of planes as channels).
 
 This file is compiled once per instruction set, see setup.py.  Bits do not depend on how the work is cut: see _tiles.h.
 """
@@ -38,6 +38,7 @@ cdef extern from *:
     #include "_simd.h"
     #include "_tiles.h"
     #ifdef _MSC_VER                      /* one lane: nothing to align for */
+    #include <stdlib.h>
     #define aligned_alloc(alignment, size) malloc(size)
     #endif
     #ifdef _OPENMP
@@ -93,6 +94,10 @@ cdef enum:
     TASKS_PER_WORKER = 4      # so that a worker that the machine slows down holds up little
 
 
+cdef inline Py_ssize_t lanes_of(Py_ssize_t size) noexcept nogil:
+    return DW_VECTOR_BYTES // size if DW_VECTOR_BYTES else 1
+
+
 # ---- geometry ----
 
 cdef struct Axis:
@@ -115,7 +120,8 @@ cdef struct Plan:
     Py_ssize_t images, channels, repeat        # channels: of the output; repeat: the multiplier
     Py_ssize_t xn, xc, xh, xw, yn, yc, yh, yw, wh, ww    # strides in elements
     Py_ssize_t unit           # row family: elements of x per column (channels of a flat row)
-    Py_ssize_t groups, bands, items            # of channel blocks; of rows per image; planes in flight
+    Py_ssize_t groups, bands  # of channel blocks; of output rows
+    Py_ssize_t items          # row family: row phases x bands x planes
     Py_ssize_t head           # channels before the first whose loads are aligned at every pixel
     bint dense                # channels_first: whether the rows of a plane follow each other without gaps, in x and y
     dw_geometry geometry      # what all tasks share
@@ -162,7 +168,7 @@ cdef inline void fill_geometry(Plan* p) noexcept nogil:
 cdef inline Py_ssize_t band_count(const Plan* p, Py_ssize_t row_bytes, Py_ssize_t others, int workers) noexcept nogil:
     """Into how many bands the rows of a phase are cut: what fits the cache, more if the workers would lack tasks."""
     cdef Py_ssize_t rows = dw_ceil_div(p.rows.out, p.rows.phases)
-    cdef Py_ssize_t count = dw_ceil_div(rows * row_bytes, BAND_BYTES)
+    cdef Py_ssize_t count = dw_ceil_div(rows * dw_min(row_bytes, BAND_BYTES), BAND_BYTES)
     if workers > 1:
         count = dw_max(count, dw_ceil_div(workers * TASKS_PER_WORKER, dw_max(others, 1)))
     return dw_max(1, dw_min(count, rows // 4))
@@ -182,7 +188,7 @@ cdef void channel_task(const Plan* shared, Py_ssize_t task, const real* x, const
                        real* y) noexcept nogil:
     """One image, one row phase, one band of rows, one group of channel blocks; all column phases."""
     cdef Plan p = shared[0]
-    cdef Py_ssize_t lanes = DW_VECTOR_BYTES // sizeof(real) if DW_VECTOR_BYTES else 1
+    cdef Py_ssize_t lanes = lanes_of(sizeof(real))
     cdef Py_ssize_t group = task % p.groups, band = task // p.groups % p.bands
     cdef Py_ssize_t fh = task // (p.groups * p.bands) % p.rows.phases, n = task // (p.groups * p.bands * p.rows.phases)
     cdef Py_ssize_t whole = dw_max((p.channels - p.head) // lanes, 1), first, end, rows, r0, r1, row0, fw
@@ -209,14 +215,14 @@ cdef inline Py_ssize_t aligned_channel(const Plan* p, const real* x) noexcept no
     """First channel whose vector is aligned at every pixel, or 0 where none is or all are.
 
     NumPy's arrays are aligned to 16 bytes, so that most vectors lie across two cache lines and cost two loads."""
-    cdef Py_ssize_t lanes = DW_VECTOR_BYTES // sizeof(real) if DW_VECTOR_BYTES else 1
+    cdef Py_ssize_t lanes = lanes_of(sizeof(real))
     if (p.xw | p.xh | p.xn) % lanes:
         return 0
     return (lanes - <Py_ssize_t> (<size_t> x // sizeof(real)) % lanes) % lanes
 
 
 cdef void run_channels(Plan* p, const real* x, const real* w, const real* bias, real* y, int workers) noexcept nogil:
-    cdef Py_ssize_t lanes = DW_VECTOR_BYTES // sizeof(real) if DW_VECTOR_BYTES else 1
+    cdef Py_ssize_t lanes = lanes_of(sizeof(real))
     cdef Py_ssize_t task, tasks
     fill_geometry(p)
     p.head = aligned_channel(p, x) if p.channels >= 8 * lanes and p.repeat == 1 else 0
@@ -227,7 +233,7 @@ cdef void run_channels(Plan* p, const real* x, const real* w, const real* bias, 
     p.groups = 1
     tasks = p.images * p.rows.phases * p.bands
     if workers > 1 and tasks < workers * 2:
-        p.groups = dw_max(1, dw_min(p.channels // lanes, dw_ceil_div(workers * TASKS_PER_WORKER, tasks)))
+        p.groups = dw_max(1, dw_min((p.channels - p.head) // lanes, dw_ceil_div(workers * TASKS_PER_WORKER, tasks)))
     tasks *= p.groups
     if workers <= 1:
         for task in range(tasks):
@@ -297,7 +303,7 @@ cdef void plane_task(const Plan* shared, Py_ssize_t task, const real* x, const r
     """One image, one block of planes, one band of rows."""
     cdef Plan p = shared[0]
     cdef dw_geometry* g = &p.geometry
-    cdef Py_ssize_t lanes = DW_VECTOR_BYTES // sizeof(real), blocks = dw_ceil_div(p.channels, lanes)
+    cdef Py_ssize_t lanes = lanes_of(sizeof(real)), blocks = dw_ceil_div(p.channels, lanes)
     cdef Py_ssize_t band = task % p.bands, first = task // p.bands % blocks * lanes, n = task // (p.bands * blocks)
     cdef Py_ssize_t base = dw_min(first, p.channels - lanes)      # the last block recomputes some planes, but does not store them
     cdef Py_ssize_t r0 = p.rows.out * band // p.bands, r1 = p.rows.out * (band + 1) // p.bands
@@ -327,7 +333,7 @@ cdef void plane_task(const Plan* shared, Py_ssize_t task, const real* x, const r
 
 cdef void run_planes(Plan* p, const real* x, const real* w, const real* bias, real* y, real* scratch, Py_ssize_t rows,
                      int workers) noexcept nogil:
-    cdef Py_ssize_t task, lanes = DW_VECTOR_BYTES // sizeof(real), tasks = p.images * dw_ceil_div(p.channels, lanes)
+    cdef Py_ssize_t task, lanes = lanes_of(sizeof(real)), tasks = p.images * dw_ceil_div(p.channels, lanes)
     fill_geometry(p)
     p.geometry.sw = p.cols.step
     p.bands = dw_ceil_div(p.rows.out, rows)
@@ -344,7 +350,7 @@ cdef void run_planes(Plan* p, const real* x, const real* w, const real* bias, re
 
 cdef void run_flat(Plan* p, const real* x, const real* w, const real* bias, real* y, real* pattern, int workers) noexcept nogil:
     """pattern: (taps + 1) * (channels + lanes - 1) numbers of scratch for the repeated bias and weights."""
-    cdef Py_ssize_t lanes = DW_VECTOR_BYTES // sizeof(real) if DW_VECTOR_BYTES else 1
+    cdef Py_ssize_t lanes = lanes_of(sizeof(real))
     cdef Py_ssize_t pitch = p.channels + lanes - 1, tap, k
     for tap in range(p.rows.taps * p.cols.taps):
         for k in range(pitch):
@@ -390,7 +396,7 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, ::1] w,
                    tuple rows, tuple cols, tuple clamp, int workers) except -1:
     cdef Plan p
     cdef Extent e = extent(<Py_ssize_t> &y[0, 0, 0, 0], y.shape, y.strides, 4, sizeof(real))
-    cdef Py_ssize_t size = sizeof(real), lanes = DW_VECTOR_BYTES // sizeof(real) if DW_VECTOR_BYTES else 1
+    cdef Py_ssize_t size = sizeof(real), lanes = lanes_of(sizeof(real))
     cdef Py_ssize_t h = 1 if last else 2, c = 3 if last else 1    # axes of the rows (columns follow) and channels
     cdef Py_ssize_t numbers = (w.shape[0] * w.shape[1] + 1) * (w.shape[2] + lanes - 1)
     cdef const real* b = &bias[0] if bias is not None else NULL

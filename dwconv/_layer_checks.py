@@ -177,7 +177,7 @@ def shape(value):
 def inputs(value, wanted, autocast):
     """The array that a layer of the compute dtype `wanted` computes with; TypeError for what has no real numbers."""
     x = as_array("inputs", value)
-    if x.dtype is wanted:  # the usual call
+    if x.dtype == wanted:  # the usual call
         return x
     if x.dtype.kind in "biu" or (autocast and x.dtype.name in _FLOATS):
         return x.astype(wanted, copy=False)

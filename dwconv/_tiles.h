@@ -12,8 +12,10 @@
  * and threads can be cut anywhere.  Padding is clipped, never multiplied: a tile knows which input rows and columns
  * exist and skips the others, so that an infinite weight over padding adds nothing.
  *
- * Refused here: argument checks, allocation, threads, loops over images and blocks (all in _kernels.pyx), copies of
- * the input.  Built in C because the tile must be unrolled before the compiler assigns registers, which needs a pragma
+ * A block of planes can also be turned into channels (gather_planes) and run by channel tiles, which wins where rows are
+ * short, strided or the kernel large.
+ *
+ * Refused here: argument checks, allocation, threads, loops over images and blocks (all in _kernels.pyx).  Built in C because the tile must be unrolled before the compiler assigns registers, which needs a pragma
  * straight in front of each loop; Cython writes its temporaries there, and gcc 12 then spilled the 3x3 tile 134
  * times a pass where this source is spilled twice.
  *
@@ -142,7 +144,7 @@ DW_INLINE void DW(channel_strip)(
         const int inside = u0 <= 0 && (T - 1) * S + K <= u1 && T <= g->cols;
 #define TILE(checked)                                                                                                  \
         for (ptrdiff_t k = 0; k < blocks * LANES; k += LANES) {                                                        \
-            VEC own[K * K];                                                                                            \
+            VEC own[49]; /* the largest K is 7; K * K would be no constant in C */                                     \
             if (!wv) DW_UNROLL for (int i = 0; i < K * K; i++) own[i] = DW(load)(w + k + i / K * g->wh + i % K * g->ww); \
             DW(channel_tile)(g, x + k, x_row + c * S * g->xw, wv ? wv : own, bias ? DW(load)(bias + k) : DW(splat)(0), \
                              y + k + c * g->yw, t0, t1, u0, u1, g->cols - c, K, S, R, T, checked);                     \
@@ -446,9 +448,9 @@ static void DW(row_block)(DW_ROW_ARGUMENTS) {
     else DW(row_strided)(g, x, w, bias, y, r0, r1);
 }
 
-/* ---- planes as channels: LANES planes of `pixels` numbers each, `pitch` apart, to a run of vectors and back ---- */
+/* ---- planes as channels: `pixels` numbers of each of LANES planes to a run of vectors, and back ---- */
 
-/* Planes are taken from a table, since a multiplier repeats them. */
+/* Planes are taken from a table, since a multiplier repeats them; numbers from `at` on. */
 static void DW(gather_planes)(const REAL *const *planes, ptrdiff_t at, ptrdiff_t pixels, REAL *block) {
     for (ptrdiff_t i = 0; i < pixels; i += LANES) {
         const ptrdiff_t n = dw_min(pixels - i, LANES);
@@ -461,7 +463,7 @@ static void DW(gather_planes)(const REAL *const *planes, ptrdiff_t at, ptrdiff_t
     }
 }
 
-/* Only planes skip and on are written. */
+/* The planes of y are `pitch` apart; only planes skip and on are written. */
 static void DW(scatter_planes)(const REAL *block, ptrdiff_t pixels, REAL *y, ptrdiff_t pitch, ptrdiff_t skip) {
     for (ptrdiff_t i = 0; i < pixels; i += LANES) {
         const ptrdiff_t n = dw_min(pixels - i, LANES);

@@ -12,7 +12,7 @@ import typing
 import numpy as np
 
 from . import _runtime
-from ._arrays import as_array, check_out, common_dtypes, packed, readable, self_overlap
+from ._arrays import as_array, check_out, common_dtypes, is_readable, packed, readable, self_overlap
 from ._geometry import axis, padding_pairs, pair
 
 _CLAMPS = {"linear": (), "relu": (0.0, math.inf), "relu6": (0.0, 6.0)}  # what the kernels apply themselves
@@ -54,18 +54,19 @@ def _plan(x_shape, kernel_shape, strides, padding, dilation_rate, data_format):
     return _Plan(rows, cols, out, (kh, kw, c * multiplier), n * rows[1] * cols[1] * c * multiplier * kh * kw)
 
 
-def _hashable(value):
-    """Options as keys of the plan: pairs spelled as lists, arrays or NumPy integers become tuples of int."""
+def _hashable(name, value, depth=2):
+    """An option as a key of the plan: pairs spelled as lists, arrays or NumPy integers become tuples of int."""
     if type(value) in (int, str) or (type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int):
         return value
     if isinstance(value, str):
         return str(value)
     if isinstance(value, np.ndarray):
         value = value.tolist() if value.ndim else value.item()
-    if isinstance(value, (tuple, list)):
-        return tuple([_hashable(v) for v in value])
+    if isinstance(value, (tuple, list)) and depth:
+        return tuple([_hashable(name, v, depth - 1) for v in value])
     if isinstance(value, bool) or not hasattr(type(value), "__index__"):
-        raise TypeError(f"strides, padding and dilation_rate take integers, pairs of integers and strings, not {value!r:.80}")
+        texts = ", a string or two pairs of integers" if name == "padding" else ""
+        raise TypeError(f"{name} takes an integer, a pair of integers{texts}, not {value!r:.80}")
     return value.__index__()
 
 
@@ -74,6 +75,8 @@ def _activation(identifier):
     from . import activations  # here, since most calls need none, and it would double the import time
 
     function = activations.get(identifier)
+    if function is activations.glu:
+        raise ValueError('activation "glu" halves an axis: apply dwconv.activations.glu to the result instead')
     name = getattr(function, "__name__", None)
     if name in _CLAMPS and function is getattr(activations, name):
         return _CLAMPS[name], None
@@ -100,7 +103,7 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
     Parameters
     ----------
     x : array_like, shape (N, H, W, C), or (N, C, H, W) for channels_first; without N for one image
-        Images of any floating-point dtype below; integers and bool are converted to the kernel's.
+        Images, of any real dtype: see Returns.
     kernel : array_like, shape (kh, kw, C, M), (kh, kw, C) or (kh, kw)
         The filters, in both layouts; without M it is 1, and a 2-D kernel serves every channel.
     bias : array_like, shape (C*M,), optional
@@ -121,7 +124,8 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
     Returns
     -------
     ndarray, shape (N, OH, OW, C*M) or (N, C*M, OH, OW); without N where x has none
-        Its dtype is np.result_type(x, kernel[, bias]).  float32 and float64 are computed in their own precision,
+        Its dtype is np.result_type(x, kernel[, bias]), for integers and bool too (int64 with float32 gives float64).
+        float32 and float64 are computed in their own precision,
         float16 and bfloat16 in float32, rounded once.
 
     Raises
@@ -147,14 +151,17 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
            [20., 24.]])
     """
     if type(data_format) is not str:
-        raise TypeError(f"data_format must be a string, not {data_format!r:.80}")
+        if not isinstance(data_format, str):
+            raise TypeError(f"data_format must be a string, not {data_format!r:.80}")
+        data_format = str(data_format)
     x, kernel = as_array("x", x), as_array("kernel", kernel)
     arrays = (x, kernel)
     if bias is not None:
         bias = as_array("bias", bias)
         arrays = (x, kernel, bias)
     dtype, computed = common_dtypes(arrays)
-    plan = _plan(x.shape, kernel.shape, _hashable(strides), _hashable(padding), _hashable(dilation_rate), data_format)
+    plan = _plan(x.shape, kernel.shape, _hashable("strides", strides), _hashable("padding", padding),
+                 _hashable("dilation_rate", dilation_rate), data_format)
     channels = plan.kernel_shape[2]
     if bias is not None and bias.shape != (channels,):
         raise ValueError(f"bias must have shape ({channels},), one number per output channel, got {bias.shape}")
@@ -165,7 +172,7 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
     workers = _runtime.resolve_workers(workers, plan.work)
 
     direct = (out is not None and dtype == computed and function is None
-              and readable(out, dtype) is out and not self_overlap(out))
+              and is_readable(out, dtype) and not self_overlap(out))
     y = out if direct else np.empty(shape, computed)
     if x.size and y.size:
         if kernel.ndim == 2:

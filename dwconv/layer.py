@@ -146,7 +146,7 @@ class DepthwiseConv2D(Layer):
     def call(self, inputs):
         """``activation(convolution_op(inputs, kernel) + bias)`` for an array that `__call__` has checked."""
         kernel, bias = self._built_weights()
-        if self.autocast and kernel.dtype is not self._compute_dtype:  # as Keras does under the mixed policies
+        if self.autocast and kernel.dtype != self._compute_dtype:  # as Keras does under the mixed policies
             kernel, bias = kernel.astype(self._compute_dtype), None if bias is None else bias.astype(self._compute_dtype)
         # One operation where nobody can see the difference: bias and relu cost next to nothing inside it.
         if getattr(self.convolution_op, "__func__", None) is DepthwiseConv2D.convolution_op:

@@ -1,7 +1,7 @@
 """What was built and how it is put together: kernels modules, imports, names in the documents, what an import costs.
 
 Most of it needs a process of its own, since a kernels module is chosen once, at import.  Compiling is not tried here: .ci/run
-does that, with gcc, without OpenMP and from the sdist.
+does that, with gcc, without OpenMP, with bounds checks and from the sdist.
 """
 
 import ast

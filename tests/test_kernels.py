@@ -44,6 +44,7 @@ PATHS = {
     "flat, one channel": (1, (5, 5, 1), {"padding": ((4, 1), (0, 2))}),
     "flat repeated": (2, (3, 3, 3), {"padding": "same"}),
     "flat repeated, one channel": (1, (2, 3, 5), {"padding": "same"}),
+    "flat repeated, two filters": (1, (3, 3, 2), {"padding": ((1, 1), (2, 0))}),
     "flat dilated": (3, (3, 3, 1), {"padding": "same", "dilation_rate": (2, 3)}),
     "5x5, few channels": (2, (5, 5, 1), {"padding": "same"}),
     "7x7, few channels": (3, (7, 7, 1), {"padding": "same"}),
