@@ -239,7 +239,7 @@ cdef void run_channels(Plan* p, const real* x, const real* w, const real* bias, 
         for task in range(tasks):
             channel_task(p, task, x, w, bias, y)
     else:
-        for task in prange(tasks, schedule="dynamic", chunksize=1, num_threads=workers):
+        for task in prange(tasks, schedule="static", num_threads=workers):
             channel_task(p, task, x, w, bias, y)
 
 
@@ -342,7 +342,8 @@ cdef void run_planes(Plan* p, const real* x, const real* w, const real* bias, re
         for task in range(tasks):
             plane_task(p, task, x, w, bias, y, scratch)
     else:
-        for task in prange(tasks, schedule="dynamic", chunksize=1, num_threads=workers):
+        # static: a worker finds the planes of the last call in its own cache (56x56x144 k5 s2, 2 workers: 75 us, dynamic 100)
+        for task in prange(tasks, schedule="static", num_threads=workers):
             plane_task(p, task, x, w, bias, y, scratch + threadid() * (SCRATCH_BYTES // <Py_ssize_t> sizeof(real)))
 
 
