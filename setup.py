@@ -87,11 +87,10 @@ class BuildExt(build_ext):
 def extensions():
     found = [Extension("dwconv._cpu", ["dwconv/_cpu.pyx"])]
     x86_64 = platform.machine().lower() in ("x86_64", "amd64") and sys.maxsize > 2**32 and os.name != "nt"
-    headers = ["dwconv/_kernels.pyx", "dwconv/_simd.h", "dwconv/_tiles.h"]
     for module, flags in KERNELS.items():
         if module == "_kernels" or x86_64:
             # optional: a compiler that does not know the instruction set still builds the baseline; show_config tells
-            found.append(Extension(f"dwconv.{module}", [f"dwconv/{module}.pyx"], extra_compile_args=list(flags), depends=headers,
+            found.append(Extension(f"dwconv.{module}", [f"dwconv/{module}.pyx"], extra_compile_args=list(flags),
                                    optional=module != "_kernels"))
     return cythonize(found, compiler_directives=DIRECTIVES, force=True)
 

@@ -6,6 +6,7 @@ input o*stride + t*dilation - pad for each tap t that lies in the input.
 
 import operator
 
+FORMATS = ("channels_last", "channels_first")
 LIMIT = 2**31  # of padding and of the dilated kernel; sizes of arrays are bounded by memory
 
 

@@ -249,7 +249,10 @@ cdef void row_task(const Plan* shared, Py_ssize_t task, Py_ssize_t tasks, const 
                    real* y) noexcept nogil:
     """A range of the items (row phase, band of rows, plane), planes fastest."""
     cdef Plan p = shared[0]
-    cdef Py_ssize_t item, band, plane, n, c, f = -1, phase, rows = 0
+    cdef Py_ssize_t item, band, plane, n, c, f = -1, phase, rows = 0, r0, r1
+    cdef const real* x_plane
+    cdef const real* b
+    cdef real* y_plane
     for item in range(p.items * task // tasks, p.items * (task + 1) // tasks):
         plane = item % (p.images * p.channels)
         band = item // (p.images * p.channels) % p.bands
@@ -258,12 +261,13 @@ cdef void row_task(const Plan* shared, Py_ssize_t task, Py_ssize_t tasks, const 
             f = phase
             enter_rows(&p, f, &rows)
         n, c = plane // p.channels, plane % p.channels
+        x_plane, y_plane = x + n * p.xn + c // p.repeat * p.xc, y + n * p.yn + c * p.yc + f * p.yh
+        b = bias + c if bias else bias
+        r0, r1 = rows * band // p.bands, rows * (band + 1) // p.bands
         if real is float:
-            row_block_f32(&p.geometry, x + n * p.xn + c // p.repeat * p.xc, w + c, bias + c if bias else bias,
-                          y + n * p.yn + c * p.yc + f * p.yh, rows * band // p.bands, rows * (band + 1) // p.bands)
+            row_block_f32(&p.geometry, x_plane, w + c, b, y_plane, r0, r1)
         else:
-            row_block_f64(&p.geometry, x + n * p.xn + c // p.repeat * p.xc, w + c, bias + c if bias else bias,
-                          y + n * p.yn + c * p.yc + f * p.yh, rows * band // p.bands, rows * (band + 1) // p.bands)
+            row_block_f64(&p.geometry, x_plane, w + c, b, y_plane, r0, r1)
 
 
 cdef void run_rows(Plan* p, const real* x, const real* w, const real* bias, real* y, int workers) noexcept nogil:

@@ -20,7 +20,6 @@ _POLICIES = {name: (name, name) for name in ("float32", "float64", "float16", "b
 _POLICIES |= {"mixed_float16": ("float16", "float32"), "mixed_bfloat16": ("bfloat16", "float32")}
 _POLICY_CLASSES = ("DTypePolicy", "FloatDTypePolicy", "Policy", "PolicyV1")  # Keras 3, its early versions, Keras 2
 _FLOATS = ("float32", "float64", "float16", "bfloat16")
-_FORMATS = ("channels_last", "channels_first")
 _KEYWORDS = ("name", "trainable", "dtype", "autocast", "groups")
 # Arguments that mean nothing here and that configs of Keras 2 and calls written for Sequential carry.
 _IGNORED = ("batch_input_shape", "batch_size", "input_shape", "input_dim")
@@ -98,8 +97,8 @@ def data_format(value):
     if value is None:
         return _keras_config.image_data_format()
     lower = value.lower() if isinstance(value, str) else value
-    if not isinstance(lower, str) or lower not in _FORMATS:
-        raise ValueError(f"`data_format` must be one of {', '.join(_FORMATS)}. Received: data_format={_short(value)}")
+    if not isinstance(lower, str) or lower not in _geometry.FORMATS:
+        raise ValueError(f"`data_format` must be one of {', '.join(_geometry.FORMATS)}. Received: data_format={_short(value)}")
     return lower
 
 

@@ -11,10 +11,8 @@
 #ifndef DW_SIMD_ONCE
 #define DW_SIMD_ONCE
 
-#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <string.h>
 
 #if !defined(__GNUC__) || defined(DW_ONE_LANE)
 #define DW_VECTORS 0

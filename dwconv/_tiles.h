@@ -246,7 +246,7 @@ DW_INLINE VEC DW(load_row)(const dw_geometry *g, const REAL *x, ptrdiff_t off, p
 /* Tap (t, j): T vectors of x, and for rows r0..r1, all of which it reaches, one weight each. */
 DW_INLINE void DW(row_tap)(
         const dw_geometry *g, const REAL *x, ptrdiff_t x0, const REAL *w, VEC *acc, const ptrdiff_t t, const ptrdiff_t j, ptrdiff_t c,
-        IVEC index, const ptrdiff_t *phase, const DW(dw_tap_lanes) *table, const ptrdiff_t WH, const ptrdiff_t WW, const ptrdiff_t KH,
+        IVEC index, const ptrdiff_t *phase, const DW(dw_tap_lanes) *table, const ptrdiff_t WH, const ptrdiff_t WW,
         const ptrdiff_t SH, const int r0, const int r1, const int T, const int mode, const int pattern, const int checked) {
     VEC v[4];
     DW(dw_tap_lanes) m[4];
@@ -266,8 +266,8 @@ DW_INLINE void DW(row_tap)(
     }
 }
 
-/* R rows x T vectors from output element c.  KH, KW, SH, WH, WW: kernel size, row stride and weights' distances, literals where
- * `literal` says so: 2 both sizes, 1 the height, 0 none.  If checked, lanes outside the image or past the row's end are left out. */
+/* R rows x T vectors from output element c.  KH, KW, SH, WH, WW: kernel size, row stride and weights' distances, and whether they
+ * are literals.  If checked, lanes outside the image or past the row's end are left out. */
 DW_INLINE void DW(row_tile)(
         const dw_geometry *g, const REAL *x, ptrdiff_t x0, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t t0, ptrdiff_t t1,
         ptrdiff_t c, const ptrdiff_t WH, const ptrdiff_t WW, const ptrdiff_t KH, const ptrdiff_t KW, const ptrdiff_t SH,
@@ -284,17 +284,16 @@ DW_INLINE void DW(row_tile)(
     }
     DW(dw_tap_lanes) table[DW_TAP_LANES * 2]; /* filled once a tile: each entry serves every tap row */
     if (checked) {
-        if (literal == 2) DW_UNROLL for (int k = 0; k < KW * T; k++) table[k] = DW(tap_lanes)(g, k / T, c + k % T * LANES, mode);
+        if (literal) DW_UNROLL for (int k = 0; k < KW * T; k++) table[k] = DW(tap_lanes)(g, k / T, c + k % T * LANES, mode);
         else for (int k = 0; k < dw_min(KW, DW_TAP_LANES) * T; k++) table[k] = DW(tap_lanes)(g, k / T, c + k % T * LANES, mode);
     }
 #define TAP(t, j, r0, r1) \
-    DW(row_tap)(g, x, x0, w, acc, t, j, c, index, phase, table, WH, WW, KH, SH, r0, r1, T, mode, pattern, checked)
+    DW(row_tap)(g, x, x0, w, acc, t, j, c, index, phase, table, WH, WW, SH, r0, r1, T, mode, pattern, checked)
     if (literal) {
         DW_UNROLL for (int t = 0; t < (R - 1) * SH + KH; t++) {
             const int a = t < KH ? 0 : (int)((t - KH) / SH + 1), z = (int)dw_min(t / SH + 1, R);
             if (t < t0 || t >= t1) continue;
-            if (literal == 2) DW_UNROLL for (int j = 0; j < KW; j++) TAP(t, j, a, z);
-            else for (ptrdiff_t j = 0; j < KW; j++) TAP(t, j, a, z);
+            DW_UNROLL for (int j = 0; j < KW; j++) TAP(t, j, a, z);
         }
     } else {
         for (ptrdiff_t t = dw_max(t0, 0); t < dw_min(t1, (R - 1) * SH + KH); t++) {
@@ -415,7 +414,7 @@ static void DW(channel_blocks)(const dw_geometry *g, const REAL *x, const REAL *
 #define DW_ROW_ARGUMENTS \
     const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1
 
-#define STRIP(row, R) DW(row_strip)(g, x, wv, bias, y, row, 3, 1, 3, 3, 1, 2, R, DW_ROW_VECTORS, DW_UNIT, 0)
+#define STRIP(row, R) DW(row_strip)(g, x, wv, bias, y, row, 3, 1, 3, 3, 1, 1, R, DW_ROW_VECTORS, DW_UNIT, 0)
 static void DW(row_3x3)(DW_ROW_ARGUMENTS) {
     REAL wv[9];
     DW_UNROLL for (int k = 0; k < 9; k++) wv[k] = w[k / 3 * g->wh + k % 3 * g->ww];

@@ -13,10 +13,9 @@ import numpy as np
 
 from . import _runtime
 from ._arrays import as_array, check_out, common_dtypes, is_readable, packed, readable, self_overlap
-from ._geometry import axis, padding_pairs, pair
+from ._geometry import FORMATS, axis, padding_pairs, pair
 
 _CLAMPS = {"linear": (), "relu": (0.0, math.inf), "relu6": (0.0, 6.0)}  # what the kernels apply themselves
-_FORMATS = ("channels_last", "channels_first")
 
 
 class _Plan(typing.NamedTuple):
@@ -27,10 +26,10 @@ class _Plan(typing.NamedTuple):
     work: int          # multiply-adds
 
 
-@functools.lru_cache(maxsize=512, typed=True)
+@functools.lru_cache(maxsize=512)  # options have passed _hashable, which knows 1 from True
 def _plan(x_shape, kernel_shape, strides, padding, dilation_rate, data_format):
     """Checks shapes and options of a forward call."""
-    if data_format not in _FORMATS:
+    if data_format not in FORMATS:
         raise ValueError(f'data_format must be "channels_last" or "channels_first", got {data_format!r:.80}')
     first = data_format == "channels_first"
     if len(x_shape) not in (3, 4):
