@@ -70,7 +70,7 @@ cdef extern from *:
     ctypedef struct dw_geometry:
         Py_ssize_t kh, kw, sh, sw, xh, xw, wh, ww, yh, yw, x0, row_lo, row_hi, col_lo, col_hi
         Py_ssize_t cols, width, pad, repeat, period
-        int clamp
+        int stream, strips, clamp
         double lo, hi
     void channel_blocks_f32(const dw_geometry*, const float*, const float*, const float*, float*,
                             Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
@@ -91,6 +91,8 @@ cdef enum:
     PATTERN_BYTES = 32768     # repeated weights of one call; beyond, few channels are taken as one partial vector
     BAND_BYTES = 262144       # of input and output that a band of rows touches: a share of L2, where every channel block finds it
     SCRATCH_BYTES = 61440     # of a worker: planes taken as channels
+    STREAM_BYTES = 25165824   # of x and y: beyond, they come from memory, which is fast along rows only (L3 here: 32 MB, shared)
+    LONG_ROW = 192            # numbers: planes with longer rows are run along them
     TASKS_PER_WORKER = 4      # so that a worker that the machine slows down holds up little
 
 
@@ -122,7 +124,7 @@ cdef struct Plan:
     Py_ssize_t unit           # row family: elements of x per column (channels of a flat row)
     Py_ssize_t groups, bands  # of channel blocks; of output rows
     Py_ssize_t items          # row family: row phases x bands x planes
-    Py_ssize_t head           # channels before the first whose loads are aligned at every pixel
+    Py_ssize_t start          # first channel of the first block, negative if that one is to overlap the second
     bint dense                # channels_first: whether the rows of a plane follow each other without gaps, in x and y
     dw_geometry geometry      # what all tasks share
 
@@ -191,41 +193,36 @@ cdef void channel_task(const Plan* shared, Py_ssize_t task, const real* x, const
     cdef Py_ssize_t lanes = lanes_of(sizeof(real))
     cdef Py_ssize_t group = task % p.groups, band = task // p.groups % p.bands
     cdef Py_ssize_t fh = task // (p.groups * p.bands) % p.rows.phases, n = task // (p.groups * p.bands * p.rows.phases)
-    cdef Py_ssize_t whole = dw_max((p.channels - p.head) // lanes, 1), first, end, rows, r0, r1, row0, fw
+    cdef Py_ssize_t blocks = dw_ceil_div(p.channels - p.start, lanes), first, end, rows, r0, r1, row0, fw
     cdef Phase cols
     x += n * p.xn
     y += n * p.yn + fh * p.yh
     enter_rows(&p, fh, &rows)
     r0, r1 = rows * band // p.bands, rows * (band + 1) // p.bands
-    first, end = whole * group // p.groups, whole * (group + 1) // p.groups
+    first, end = blocks * group // p.groups, blocks * (group + 1) // p.groups
     row0 = p.geometry.x0
     for fw in range(p.cols.phases):
         cols = make_phase(&p.cols, fw)
         p.geometry.x0 = row0 + cols.first * p.xw
         p.geometry.col_lo, p.geometry.col_hi, p.geometry.cols = cols.lo, cols.hi, cols.out
-        # what is left over before and after the aligned blocks: one that overlaps its neighbour, which is this task's too
-        if first == 0 and p.head:
-            channel_blocks(&p.geometry, x, w, bias, y + fw * p.yw, r0, r1, 0, 1, p.channels)
-        channel_blocks(&p.geometry, x, w, bias, y + fw * p.yw, r0, r1, p.head + first * lanes, end - first, p.channels)
-        if end == whole and p.channels > p.head + whole * lanes:
-            channel_blocks(&p.geometry, x, w, bias, y + fw * p.yw, r0, r1, p.channels - lanes, 1, p.channels)
+        channel_blocks(&p.geometry, x, w, bias, y + fw * p.yw, r0, r1, p.start + first * lanes, end - first, p.channels)
 
 
-cdef inline Py_ssize_t aligned_channel(const Plan* p, const real* x) noexcept nogil:
-    """First channel whose vector is aligned at every pixel, or 0 where none is or all are.
+cdef inline Py_ssize_t first_channel(const Plan* p, const real* x) noexcept nogil:
+    """Of the first block: such that the loads of the others are aligned at every pixel, if that can be.
 
     NumPy's arrays are aligned to 16 bytes, so that most vectors lie across two cache lines and cost two loads."""
     cdef Py_ssize_t lanes = lanes_of(sizeof(real))
-    if (p.xw | p.xh | p.xn) % lanes:
+    if p.repeat > 1 or p.channels < 8 * lanes or (p.xw | p.xh | p.xn) % lanes:
         return 0
-    return (lanes - <Py_ssize_t> (<size_t> x // sizeof(real)) % lanes) % lanes
+    return -(<Py_ssize_t> (<size_t> x // sizeof(real)) % lanes)
 
 
 cdef void run_channels(Plan* p, const real* x, const real* w, const real* bias, real* y, int workers) noexcept nogil:
     cdef Py_ssize_t lanes = lanes_of(sizeof(real))
     cdef Py_ssize_t task, tasks
     fill_geometry(p)
-    p.head = aligned_channel(p, x) if p.channels >= 8 * lanes and p.repeat == 1 else 0
+    p.start = first_channel(p, x)
     p.geometry.repeat = p.repeat
     p.geometry.sw, p.geometry.xw, p.geometry.yw = p.cols.step, p.cols.dilation * p.xw, p.cols.phases * p.yw
     p.bands = band_count(p, sizeof(real) * (p.rows.stride * p.cols.size * p.channels // p.repeat + p.cols.out * p.channels),
@@ -233,7 +230,7 @@ cdef void run_channels(Plan* p, const real* x, const real* w, const real* bias, 
     p.groups = 1
     tasks = p.images * p.rows.phases * p.bands
     if workers > 1 and tasks < workers * 2:
-        p.groups = dw_max(1, dw_min((p.channels - p.head) // lanes, dw_ceil_div(workers * TASKS_PER_WORKER, tasks)))
+        p.groups = dw_max(1, dw_min(p.channels // lanes, dw_ceil_div(workers * TASKS_PER_WORKER, tasks)))
     tasks *= p.groups
     if workers <= 1:
         for task in range(tasks):
@@ -278,6 +275,7 @@ cdef void run_rows(Plan* p, const real* x, const real* w, const real* bias, real
     g.sw = p.cols.stride
     g.pad = p.cols.pad * p.unit
     g.width = p.cols.size * p.unit
+    g.strips = g.stream or g.width >= LONG_ROW
     p.bands = band_count(p, sizeof(real) * (p.rows.stride * g.width + g.cols), p.images * p.channels * p.rows.phases, workers)
     p.items = p.images * p.channels * p.rows.phases * p.bands
     if workers <= 1:
@@ -289,6 +287,16 @@ cdef void run_rows(Plan* p, const real* x, const real* w, const real* bias, real
 
 
 # ---- channels_first, a vector's number of planes at a time as channels ----
+
+cdef inline bint row_tiles_win(const Plan* p, Py_ssize_t lanes) noexcept nogil:
+    """Whether rows are long enough for vectors along them: measured, 2 to 3 planes of each kernel beside one as channels."""
+    cdef Py_ssize_t k = p.rows.taps, s = p.rows.stride
+    if k != p.cols.taps or s != p.cols.stride:
+        return False
+    if s == 1:
+        return k == 3 and 2 * p.cols.out >= lanes - 2 or k == 5 and p.cols.out > lanes or k == 7 and p.cols.size >= LONG_ROW
+    return s == 2 and DW_VECTOR_BYTES == 64 and (k == 3 and 2 * p.cols.out >= lanes or k == 5 and p.cols.out > lanes)
+
 
 cdef inline Py_ssize_t plane_rows(const Plan* p, Py_ssize_t size) noexcept nogil:
     """Output rows whose input rows and themselves fit the scratch as blocks of channels; 0 where that is not worth it."""
@@ -419,6 +427,7 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, ::1] w,
     p.yn, p.yc = elements(y.strides[0], y.shape[0], size), elements(y.strides[c], y.shape[c], size)
     p.yh, p.yw = elements(y.strides[h], y.shape[h], size), elements(y.strides[h + 1], y.shape[h + 1], size)
     p.wh, p.ww = w.strides[0] // size, w.strides[1] // size
+    p.geometry.stream = size * p.images * p.channels * (p.rows.size * p.cols.size // p.repeat + p.rows.out * p.cols.out) > STREAM_BYTES
     p.geometry.clamp = len(clamp) == 2
     p.geometry.lo, p.geometry.hi = clamp if clamp else (0.0, 0.0)
     p.geometry.pad, p.geometry.period, p.geometry.repeat, p.geometry.cols = 0, 1, 1, p.cols.out
@@ -427,7 +436,7 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, ::1] w,
         pattern = 1
     if not last:
         p.dense = (p.xh == x.shape[3] or x.shape[2] == 1) and (p.yh == y.shape[3] or y.shape[2] == 1)
-        if not (w.shape[0] == 3 and w.shape[1] == 3 and p.rows.stride == 1 and p.cols.stride == 1 and p.cols.out > 14):
+        if not row_tiles_win(&p, lanes):
             band = plane_rows(&p, size)
     if pattern or band:
         scratch = <real*> aligned_alloc(64, workers * SCRATCH_BYTES if band else (numbers * size + 63) // 64 * 64)

@@ -48,6 +48,10 @@
 #define DW_EVEN_4 DW_EVEN_2, 4, 6
 #define DW_EVEN_8 DW_EVEN_4, 8, 10, 12, 14
 #define DW_EVEN_16 DW_EVEN_8, 16, 18, 20, 22, 24, 26, 28, 30
+#define DW_ODD_2 1, 3
+#define DW_ODD_4 DW_ODD_2, 5, 7
+#define DW_ODD_8 DW_ODD_4, 9, 11, 13, 15
+#define DW_ODD_16 DW_ODD_8, 17, 19, 21, 23, 25, 27, 29, 31
 #define DW_IOTA_2 0, 1
 #define DW_IOTA_4 DW_IOTA_2, 2, 3
 #define DW_IOTA_8 DW_IOTA_4, 4, 5, 6, 7
@@ -202,6 +206,18 @@ DW_INLINE VEC DW(even)(VEC a, VEC b) {
     return a;
 #endif
 }
+
+#if DW_BYTES == 64 && defined(DW_SHUFFLEVECTOR)
+/* Lanes 1, 3, 5, ... of a followed by b. */
+DW_INLINE VEC DW(odd)(VEC a, VEC b) {
+    return __builtin_shufflevector(a, b, DW_JOIN(DW_ODD_, LANES));
+}
+
+/* Lanes n, n + 1, ... of a followed by b. */
+DW_INLINE VEC DW(shift)(VEC a, VEC b, const int n) {
+    return (VEC)_mm512_alignr_epi32((__m512i)b, (__m512i)a, n * REAL_SIZE / 4);
+}
+#endif
 
 /* Lane l of vector k and lane k of vector l change places: log2(LANES) perfect shuffles of the whole block. */
 DW_INLINE void DW(transpose)(VEC *v) {

@@ -44,6 +44,8 @@ typedef struct {
     ptrdiff_t width, pad;     /* row tiles: input elements of a row; how far before it tap 0 of output 0 lies */
     ptrdiff_t repeat;         /* depth multiplier where the outputs of a channel are neighbours, else 1 */
     ptrdiff_t period;         /* row tiles: after how many elements the weights of a row repeat */
+    int stream;               /* x and y are too large for the caches */
+    int strips;               /* literal plane tiles: along the rows in strips, not down the columns */
     int clamp;                /* whether outputs are clamped to lo..hi */
     double lo, hi;
 } dw_geometry;
@@ -130,11 +132,16 @@ DW_INLINE void DW(channel_tile)(
     }
 }
 
-/* A strip of R rows: all its columns for each of `blocks` blocks of channels (w, bias, x, y: the first), as the caller has loaded
- * the weights wv of its only block; or, with wv NULL, all blocks for each tile of columns. */
+/* Block k of `channels` from channel `first` on: blocks are whole, so the first and last may overlap their neighbours. */
+DW_INLINE ptrdiff_t DW(block_at)(ptrdiff_t first, ptrdiff_t k, ptrdiff_t channels) {
+    return dw_max(dw_min(first + k * LANES, channels - LANES), 0);
+}
+
+/* A strip of R rows: all its columns for the block of channels that x, w, bias, y point to, whose weights the caller has loaded (wv);
+ * or, with wv NULL, all `blocks` from channel `first` on for each tile of columns. */
 DW_INLINE void DW(channel_strip)(
-        const dw_geometry *g, const REAL *x, const REAL *w, const VEC *wv, const REAL *bias, REAL *y, ptrdiff_t row, ptrdiff_t blocks,
-        const int K, const int S, const int R, const int T) {
+        const dw_geometry *g, const REAL *x, const REAL *w, const VEC *wv, const REAL *bias, REAL *y, ptrdiff_t row, ptrdiff_t first,
+        ptrdiff_t blocks, ptrdiff_t channels, const int K, const int S, const int R, const int T) {
     const ptrdiff_t t0 = g->row_lo - row * S, t1 = g->row_hi - row * S;
     const ptrdiff_t x_row = g->x0 + row * S * g->xh;
     y += row * g->yh;
@@ -143,11 +150,12 @@ DW_INLINE void DW(channel_strip)(
         const ptrdiff_t u0 = g->col_lo - c * S, u1 = g->col_hi - c * S;
         const int inside = u0 <= 0 && (T - 1) * S + K <= u1 && T <= g->cols;
 #define TILE(checked)                                                                                                  \
-        for (ptrdiff_t k = 0; k < blocks * LANES; k += LANES) {                                                        \
+        for (ptrdiff_t k = 0; k < blocks; k++) {                                                                       \
+            const ptrdiff_t at = wv ? 0 : DW(block_at)(first, k, channels);                                            \
             VEC own[49]; /* the largest K is 7; K * K would be no constant in C */                                     \
-            if (!wv) DW_UNROLL for (int i = 0; i < K * K; i++) own[i] = DW(load)(w + k + i / K * g->wh + i % K * g->ww); \
-            DW(channel_tile)(g, x + k, x_row + c * S * g->xw, wv ? wv : own, bias ? DW(load)(bias + k) : DW(splat)(0), \
-                             y + k + c * g->yw, t0, t1, u0, u1, g->cols - c, K, S, R, T, checked);                     \
+            if (!wv) DW_UNROLL for (int i = 0; i < K * K; i++) own[i] = DW(load)(w + at + i / K * g->wh + i % K * g->ww); \
+            DW(channel_tile)(g, x + at, x_row + c * S * g->xw, wv ? wv : own, bias ? DW(load)(bias + at) : DW(splat)(0), \
+                             y + at + c * g->yw, t0, t1, u0, u1, g->cols - c, K, S, R, T, checked);                    \
         }
         if (inside) TILE(0) else TILE(1)
 #undef TILE
@@ -246,8 +254,7 @@ DW_INLINE VEC DW(load_row)(const dw_geometry *g, const REAL *x, ptrdiff_t off, p
 /* Tap (t, j): T vectors of x, and for rows r0..r1, all of which it reaches, one weight each. */
 DW_INLINE void DW(row_tap)(
         const dw_geometry *g, const REAL *x, ptrdiff_t x0, const REAL *w, VEC *acc, const ptrdiff_t t, const ptrdiff_t j, ptrdiff_t c,
-        IVEC index, const ptrdiff_t *phase, const DW(dw_tap_lanes) *table, const ptrdiff_t WH, const ptrdiff_t WW,
-        const ptrdiff_t SH, const int r0, const int r1, const int T, const int mode, const int pattern, const int checked) {
+        IVEC index, const ptrdiff_t *phase, const DW(dw_tap_lanes) *table, const int r0, const int r1, const int T, const int mode, const int pattern, const int checked) {
     VEC v[4];
     DW(dw_tap_lanes) m[4];
     DW_UNROLL for (int k = 0; k < T; k++) {
@@ -257,7 +264,7 @@ DW_INLINE void DW(row_tap)(
         v[k] = DW(load_row)(g, x, x0 + t * g->xh + j * g->xw, first, m[k], index, mode, checked);
     }
     DW_UNROLL for (int r = r0; r < r1; r++) {
-        const REAL *p = w + (t - r * SH) * WH + j * WW;
+        const REAL *p = w + (t - r * g->sh) * g->wh + j * g->ww;
         DW_UNROLL for (int k = 0; k < T; k++) {
             const VEC wv = pattern ? DW(load)(p + phase[k]) : DW(splat)(*p);
             if (checked) acc[r * T + k] = DW(add_product)(acc[r * T + k], v[k], wv, m[k].out);
@@ -266,12 +273,10 @@ DW_INLINE void DW(row_tap)(
     }
 }
 
-/* R rows x T vectors from output element c.  KH, KW, SH, WH, WW: kernel size, row stride and weights' distances, and whether they
- * are literals.  If checked, lanes outside the image or past the row's end are left out. */
+/* R rows x T vectors from output element c.  If checked, lanes outside the image or past the row's end are left out. */
 DW_INLINE void DW(row_tile)(
         const dw_geometry *g, const REAL *x, ptrdiff_t x0, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t t0, ptrdiff_t t1,
-        ptrdiff_t c, const ptrdiff_t WH, const ptrdiff_t WW, const ptrdiff_t KH, const ptrdiff_t KW, const ptrdiff_t SH,
-        const int literal, const int R, const int T, const int mode, const int pattern, const int checked) {
+        ptrdiff_t c, const int R, const int T, const int mode, const int pattern, const int checked) {
     VEC acc[32];
     IVEC index = {0};
     ptrdiff_t phase[4] = {0};
@@ -283,26 +288,17 @@ DW_INLINE void DW(row_tile)(
         DW_UNROLL for (int r = 0; r < R; r++) acc[r * T + k] = v;
     }
     DW(dw_tap_lanes) table[DW_TAP_LANES * 2]; /* filled once a tile: each entry serves every tap row */
-    if (checked) {
-        if (literal) DW_UNROLL for (int k = 0; k < KW * T; k++) table[k] = DW(tap_lanes)(g, k / T, c + k % T * LANES, mode);
-        else for (int k = 0; k < dw_min(KW, DW_TAP_LANES) * T; k++) table[k] = DW(tap_lanes)(g, k / T, c + k % T * LANES, mode);
-    }
+    if (checked)
+        for (int k = 0; k < dw_min(g->kw, DW_TAP_LANES) * T; k++) table[k] = DW(tap_lanes)(g, k / T, c + k % T * LANES, mode);
 #define TAP(t, j, r0, r1) \
-    DW(row_tap)(g, x, x0, w, acc, t, j, c, index, phase, table, WH, WW, SH, r0, r1, T, mode, pattern, checked)
-    if (literal) {
-        DW_UNROLL for (int t = 0; t < (R - 1) * SH + KH; t++) {
-            const int a = t < KH ? 0 : (int)((t - KH) / SH + 1), z = (int)dw_min(t / SH + 1, R);
-            if (t < t0 || t >= t1) continue;
-            DW_UNROLL for (int j = 0; j < KW; j++) TAP(t, j, a, z);
-        }
-    } else {
-        for (ptrdiff_t t = dw_max(t0, 0); t < dw_min(t1, (R - 1) * SH + KH); t++) {
-            if (t >= (R - 1) * SH && t < KH) {
-                for (ptrdiff_t j = 0; j < KW; j++) TAP(t, j, 0, R);
-            } else {
-                DW_UNROLL for (int r = 0; r < R; r++)
-                    if (r * SH <= t && t < r * SH + KH) for (ptrdiff_t j = 0; j < KW; j++) TAP(t, j, r, r + 1);
-            }
+    DW(row_tap)(g, x, x0, w, acc, t, j, c, index, phase, table, r0, r1, T, mode, pattern, checked)
+    const ptrdiff_t last = (R - 1) * g->sh;
+    for (ptrdiff_t t = dw_max(t0, 0); t < dw_min(t1, last + g->kh); t++) {
+        if (t >= last && t < g->kh) {
+            for (ptrdiff_t j = 0; j < g->kw; j++) TAP(t, j, 0, R);
+        } else {
+            DW_UNROLL for (int r = 0; r < R; r++)
+                if (r * g->sh <= t && t < r * g->sh + g->kh) for (ptrdiff_t j = 0; j < g->kw; j++) TAP(t, j, r, r + 1);
         }
     }
 #undef TAP
@@ -318,17 +314,16 @@ DW_INLINE void DW(row_tile)(
 }
 
 DW_INLINE void DW(row_strip)(
-        const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t row, const ptrdiff_t WH,
-        const ptrdiff_t WW, const ptrdiff_t KH, const ptrdiff_t KW, const ptrdiff_t SH, const int literal, const int R, const int T,
+        const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t row, const int R, const int T,
         const int mode, const int pattern) {
-    const ptrdiff_t sw = mode == DW_UNIT ? 1 : g->sw, taps = (KW - 1) * g->xw;
-    const ptrdiff_t t0 = g->row_lo - row * SH, t1 = g->row_hi - row * SH, x0 = g->x0 + row * SH * g->xh;
+    const ptrdiff_t sw = mode == DW_UNIT ? 1 : g->sw, taps = (g->kw - 1) * g->xw;
+    const ptrdiff_t t0 = g->row_lo - row * g->sh, t1 = g->row_hi - row * g->sh, x0 = g->x0 + row * g->sh * g->xh;
     y += row * g->yh;
     for (ptrdiff_t c = 0; c < g->cols;) {
         const ptrdiff_t lanes = (g->cols - c > (T - 1) * LANES ? T : 1) * LANES;
         const ptrdiff_t last = (mode == DW_EVEN ? 2 * (c + lanes) - 1 : (c + lanes - 1) * sw) + taps - g->pad;
         const int inside = mode != DW_REPEATED && c * sw >= g->pad && last < g->width && c + lanes <= g->cols;
-#define TILE(T, checked) DW(row_tile)(g, x, x0, w, bias, y, t0, t1, c, WH, WW, KH, KW, SH, literal, R, T, mode, pattern, checked)
+#define TILE(T, checked) DW(row_tile)(g, x, x0, w, bias, y, t0, t1, c, R, T, mode, pattern, checked)
         if (lanes != T * LANES) TILE(1, 1);
         else if (inside) TILE(T, 0);
         else TILE(T, 1);
@@ -341,24 +336,40 @@ DW_INLINE void DW(row_strip)(
 
 #ifndef DW_TABLES_ONCE
 #define DW_TABLES_ONCE
-/*   kernel, stride, rows at most, columns, whether a tile of columns takes all channel blocks in turn.
+/*   kernel, stride, rows at most, columns, whether a tile of columns takes all channel blocks in turn (2: and only where x and y
+ *   come from memory, which is fast in order: one column a tile keeps each row one stream of addresses).
  *
  * 7 columns, because the maps of the usual networks are 7 * 2^n wide; 2 x 7 accumulators leave registers for the 9 weights of a
  * 3x3 kernel, which is bound by memory: it takes a pixel's channels in their order in memory.  Larger kernels are bound by
  * multiply-adds and keep one block's weights through a band of rows. */
 #if DW_REGISTERS == 32
-#define DW_CHANNEL_TILES(TILE) TILE(3, 1, 2, 7, 1) TILE(3, 2, 2, 7, 1) TILE(5, 1, 2, 7, 0) TILE(5, 2, 2, 7, 0) TILE(7, 1, 2, 7, 0)
-enum { DW_ANY_ROWS = 4, DW_ANY_COLS = 4, DW_ROW_ROWS = 4, DW_ROW_VECTORS = 2 };
+#define DW_CHANNEL_TILES(TILE) TILE(3, 1, 4, 1, 2) TILE(3, 2, 4, 1, 2) TILE(3, 1, 2, 7, 1) TILE(3, 2, 2, 7, 1) TILE(5, 1, 2, 7, 0) TILE(5, 2, 2, 7, 0) TILE(7, 1, 2, 7, 0)
+#define DW_PLANE_UNIT(TILE) TILE(3, 1, 3, 1) TILE(5, 1, 2, 1) TILE(7, 1, 2, 0)
+#define DW_FLAT_TILES(TILE) TILE(3, 3) TILE(5, 3) TILE(7, 3)
+enum { DW_ANY_ROWS = 4, DW_ANY_COLS = 4, DW_ROW_ROWS = 4, DW_ROW_VECTORS = 2, DW_PLANE_ROWS = 4, DW_PLANE_VECTORS = 3 };
 #else
-#define DW_CHANNEL_TILES(TILE) TILE(3, 1, 2, 4, 1) TILE(3, 2, 2, 4, 1) TILE(5, 1, 2, 4, 0) TILE(5, 2, 2, 4, 0) TILE(7, 1, 2, 4, 0)
-enum { DW_ANY_ROWS = 2, DW_ANY_COLS = 4, DW_ROW_ROWS = 4, DW_ROW_VECTORS = 2 };
+#define DW_CHANNEL_TILES(TILE) TILE(3, 1, 4, 1, 2) TILE(3, 2, 4, 1, 2) TILE(3, 1, 2, 4, 1) TILE(3, 2, 2, 4, 1) TILE(5, 1, 2, 4, 0) TILE(5, 2, 2, 4, 0) TILE(7, 1, 2, 4, 0)
+#define DW_PLANE_UNIT(TILE) TILE(3, 1, 2, 1) TILE(5, 1, 2, 1) TILE(7, 1, 1, 0)
+#define DW_FLAT_TILES(TILE) TILE(3, 2) TILE(5, 2) TILE(7, 2)
+enum { DW_ANY_ROWS = 2, DW_ANY_COLS = 4, DW_ROW_ROWS = 4, DW_ROW_VECTORS = 2, DW_PLANE_ROWS = 4, DW_PLANE_VECTORS = 2 };
+#endif
+/*   planes: kernel, stride, vectors, whether short rows slide (7x7 kernels: planes as channels are as fast).  Weights of a 3x3 kernel stay in registers; of others each load should serve two multiply-adds.
+ *   flat rows: kernel, vectors. */
+#if DW_BYTES == 64 && defined(DW_SHUFFLEVECTOR)
+#define DW_SHIFTS 1
+#define DW_PLANE_TILES(TILE) DW_PLANE_UNIT(TILE) TILE(3, 2, 2, 1) TILE(5, 2, 2, 1)
+#else
+#define DW_SHIFTS 0
+#define DW_PLANE_TILES(TILE) DW_PLANE_UNIT(TILE)
 #endif
 #endif
 
-#define STRIP(row, R) DW(channel_strip)(g, x, w, INNER_ ? NULL : wv, bias, y, row, blocks, K_, S_, R, T_)
+#include "_plane_tiles.h"
+
+#define STRIP(row, R) DW(channel_strip)(g, x, w, INNER_ ? NULL : wv, bias, y, row, first, blocks, channels, K_, S_, R, T_)
 #define TILE(K, S, R, T, INNER)                                                                                            \
-    static void DW(channel_##K##_##S)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y,       \
-                                      ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t blocks) {                                      \
+    static void DW(channel_##K##_##S##_##R)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, \
+                                            ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels) { \
         enum { K_ = K, S_ = S, T_ = T, INNER_ = INNER };                                                                   \
         VEC wv[K * K];                                                                                                     \
         if (!INNER) DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = DW(load)(w + k / K * g->wh + k % K * g->ww);         \
@@ -381,53 +392,45 @@ DW_CHANNEL_ANY(partial, DW_PARTIAL)
 #undef STRIP
 #undef DW_CHANNEL_ANY
 
-/* Output rows r0..r1 of `blocks` blocks of LANES output channels from channel `first` on (one block, and fewer lanes, where there
- * are fewer than LANES channels in all).  x: channel 0 of an image; w, bias, y: output channel 0; bias may be NULL. */
+/* Output rows r0..r1 of `blocks` blocks of LANES output channels from channel `first` on, see block_at (of fewer lanes, where
+ * there are fewer than LANES channels in all).  x: channel 0 of an image; w, bias, y: output channel 0; bias may be NULL. */
 static void DW(channel_blocks)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0,
                                ptrdiff_t r1, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels) {
     if (g->repeat == 1 && channels >= LANES) {
 #define TILE(K, S, R, T, INNER)                                                                                            \
-        if (g->kh == K && g->kw == K && g->sh == S && g->sw == S) {                                                        \
+        if (g->kh == K && g->kw == K && g->sh == S && g->sw == S && (INNER < 2 || g->stream)) {                            \
             for (ptrdiff_t k = 0; k < (INNER ? 1 : blocks); k++) {                                                         \
-                const ptrdiff_t c = first + k * LANES;                                                                     \
-                DW(channel_##K##_##S)(g, x + c, w + c, bias ? bias + c : NULL, y + c, r0, r1, INNER ? blocks : 1);         \
+                const ptrdiff_t c = INNER ? 0 : DW(block_at)(first, k, channels);                                          \
+                DW(channel_##K##_##S##_##R)(g, x + c, w + c, bias ? bias + c : NULL, y + c, r0, r1, first, INNER ? blocks : 1, channels); \
             }                                                                                                              \
             return;                                                                                                        \
         }
         DW_CHANNEL_TILES(TILE)
 #undef TILE
     }
-    for (ptrdiff_t end = first + blocks * LANES; first < end; first += LANES) {
+    for (ptrdiff_t k = 0; k < blocks; k++) {
         DW(dw_block) b;
-        b.count = dw_min(channels - first, LANES);
+        const ptrdiff_t at = DW(block_at)(first, k, channels), in = at / g->repeat;
+        b.count = dw_min(channels - at, LANES);
         b.out = DW(lanes)(0, b.count);
-        const ptrdiff_t in = first / g->repeat;
-        b.in = DW(lanes)(0, (first + b.count - 1) / g->repeat - in + 1);
-        for (int l = 0; l < LANES; l++) ((REAL_INT *)&b.index)[l] = (REAL_INT)(l < b.count ? (first + l) / g->repeat - in : 0);
-        const VEC v = bias ? DW(load_lanes)(bias + first, b.out) : DW(splat)(0);
-        if (b.count < LANES) DW(channel_partial)(g, x + in, w + first, v, y + first, r0, r1, &b);
-        else if (g->repeat > 1) DW(channel_repeat)(g, x + in, w + first, v, y + first, r0, r1, &b);
-        else DW(channel_any)(g, x + in, w + first, v, y + first, r0, r1, &b);
+        b.in = DW(lanes)(0, (at + b.count - 1) / g->repeat - in + 1);
+        for (int l = 0; l < LANES; l++) ((REAL_INT *)&b.index)[l] = (REAL_INT)(l < b.count ? (at + l) / g->repeat - in : 0);
+        const VEC v = bias ? DW(load_lanes)(bias + at, b.out) : DW(splat)(0);
+        if (b.count < LANES) DW(channel_partial)(g, x + in, w + at, v, y + at, r0, r1, &b);
+        else if (g->repeat > 1) DW(channel_repeat)(g, x + in, w + at, v, y + at, r0, r1, &b);
+        else DW(channel_any)(g, x + in, w + at, v, y + at, r0, r1, &b);
     }
 }
 
 #define DW_ROW_ARGUMENTS \
     const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1
 
-#define STRIP(row, R) DW(row_strip)(g, x, wv, bias, y, row, 3, 1, 3, 3, 1, 1, R, DW_ROW_VECTORS, DW_UNIT, 0)
-static void DW(row_3x3)(DW_ROW_ARGUMENTS) {
-    REAL wv[9];
-    DW_UNROLL for (int k = 0; k < 9; k++) wv[k] = w[k / 3 * g->wh + k % 3 * g->ww];
-    DW_STRIPS(DW_ROW_ROWS, STRIP);
-}
-#undef STRIP
-
 #define DW_ROW_ANY(NAME, ROWS, VECTORS, MODE, PATTERN)                             \
     static void DW(row_##NAME)(DW_ROW_ARGUMENTS) {                                 \
         enum { T_ = VECTORS, MODE_ = MODE, PATTERN_ = PATTERN };                   \
         DW_STRIPS(ROWS, STRIP);                                                    \
     }
-#define STRIP(row, R) DW(row_strip)(g, x, w, bias, y, row, g->wh, g->ww, g->kh, g->kw, g->sh, 0, R, T_, MODE_, PATTERN_)
+#define STRIP(row, R) DW(row_strip)(g, x, w, bias, y, row, R, T_, MODE_, PATTERN_)
 DW_ROW_ANY(unit, DW_ROW_ROWS, DW_ROW_VECTORS, DW_UNIT, 0)
 DW_ROW_ANY(even, 2, DW_ROW_VECTORS, DW_EVEN, 0)
 DW_ROW_ANY(strided, 2, 1, DW_STRIDED, 0)
@@ -439,9 +442,15 @@ DW_ROW_ANY(repeated, 2, 1, DW_REPEATED, 1)
 /* Output rows r0..r1 of one plane (period 1: w are single weights, bias one number), or of an image whose rows are flat runs
  * (w and bias then repeat each row of weights to period + LANES - 1 numbers). */
 static void DW(row_block)(DW_ROW_ARGUMENTS) {
+#define TILE(K, S, T, SLIDE) if (g->kh == K && g->kw == K && g->sh == S && g->sw == S && (S == 1 || g->xw == 1) && g->period == 1) \
+        { DW(plane_##K##_##S)(g, x, w, bias, y, r0, r1); return; }
+    DW_PLANE_TILES(TILE)
+#undef TILE
     if (g->repeat > 1) DW(row_repeated)(g, x, w, bias, y, r0, r1);
+#define TILE(K, T) else if (g->kh == K && g->kw == K && g->sh == 1 && g->period > 1) DW(flat_##K)(g, x, w, bias, y, r0, r1);
+    DW_FLAT_TILES(TILE)
+#undef TILE
     else if (g->period > 1) DW(row_pattern)(g, x, w, bias, y, r0, r1);
-    else if (g->kh == 3 && g->kw == 3 && g->sh == 1 && g->sw == 1) DW(row_3x3)(g, x, w, bias, y, r0, r1);
     else if (g->sw == 1) DW(row_unit)(g, x, w, bias, y, r0, r1);
     else if (g->sw == 2) DW(row_even)(g, x, w, bias, y, r0, r1);
     else DW(row_strided)(g, x, w, bias, y, r0, r1);

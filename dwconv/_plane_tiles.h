@@ -1,0 +1,205 @@
+/* Tiles of a plane: rows of numbers, a kernel of literal size, vectors along the row.
+ *
+ *   x (rows, width), y (rows, cols): a NCHW plane, or a NHWC image with few channels whose rows are flat runs of W*C numbers
+ *
+ * A part of the template _tiles.h, and bound by what it promises: one chain of multiply-adds per output, padding clipped.
+ * Two ways through the rows, K x K taps, stride S, T vectors of outputs wide:
+ *
+ *   slide    down the rows with K/S rows of outputs in registers: each input row is loaded once.  Loads per
+ *            multiply-add: (K unaligned loads of T vectors + K*K weights, of which each serves T) / (K*K*T).
+ *   strip    DW_PLANE_ROWS rows of outputs at once, and along the row: for rows so long, or images so large, that going
+ *            down a column touches a page per row; and where rows lie a power of two apart, so that sliding would load what looks to the
+ *            CPU like an address just stored to (equal last 12 bits).
+ *
+ * Neighbouring taps are loaded, not shuffled: a shuffle takes a multiply-add's place on the CPUs measured (Zen 4).  Stride 2
+ * is split into even and odd inputs once per row.  Refused here: other kernels and strides (row tiles of _tiles.h), multipliers
+ * within a row.
+ */
+
+/* Lanes of T vectors of a row of outputs: which inputs exist among those loaded (stride 2), and per tap column and vector the
+ * outputs that it reaches. */
+typedef struct {
+    MASK in[2 * DW_PLANE_VECTORS + 1], out[7 * DW_PLANE_VECTORS];
+} DW(dw_plane_lanes);
+
+/* Vectors lie `apart` elements from each other: LANES, or so many that their weights are the same (flat rows). */
+DW_INLINE void DW(plane_lanes)(const dw_geometry *g, DW(dw_plane_lanes) *m, ptrdiff_t c, ptrdiff_t apart, const int K, const int S,
+                               const int T) {
+    const ptrdiff_t e = c * S - g->pad;
+    if (S == 2) DW_UNROLL for (int k = 0; k <= S * T; k++) m->in[k] = DW(lanes)(-e - k * LANES, g->width - e - k * LANES);
+    DW_UNROLL for (int j = 0; j < K; j++) {
+        const ptrdiff_t before = g->pad - j * g->xw, after = g->width + before; /* of outputs whose input is in the row, times S */
+        const ptrdiff_t lo = S == 1 ? before : (before + 1) >> 1, hi = dw_min(S == 1 ? after : (after + 1) >> 1, g->cols);
+        DW_UNROLL for (int k = 0; k < T; k++) m->out[j * T + k] = DW(lanes)(lo - c - k * apart, hi - c - k * apart);
+    }
+}
+
+/* T vectors of inputs for each tap column of one input row. */
+DW_INLINE void DW(plane_inputs)(const REAL *p, VEC *v, const DW(dw_plane_lanes) *m, ptrdiff_t xw, ptrdiff_t apart, const int K, const int S,
+                                const int T, const int checked) {
+    if (S == 1) {
+        DW_UNROLL for (int j = 0; j < K; j++)
+            DW_UNROLL for (int k = 0; k < T; k++) {
+                const REAL *at = p + j * xw + k * apart;
+                v[j * T + k] = checked ? DW(load_lanes)(at, m->out[j * T + k]) : DW(load)(at);
+            }
+    }
+#if DW_SHIFTS /* others: row_even of _tiles.h */
+    if (S == 2) {
+        VEC even[DW_PLANE_VECTORS + 1], odd[DW_PLANE_VECTORS + 1];
+        DW_UNROLL for (int k = 0; k <= T; k++) { /* the last: a vector's first half is enough */
+            const REAL *at = p + 2 * k * LANES;
+            const VEC a = checked ? DW(load_lanes)(at, m->in[2 * k]) : DW(load)(at);
+            const VEC b = k == T ? a : checked ? DW(load_lanes)(at + LANES, m->in[2 * k + 1]) : DW(load)(at + LANES);
+            even[k] = DW(even)(a, b);
+            odd[k] = DW(odd)(a, b);
+        }
+        DW_UNROLL for (int j = 0; j < K; j++)
+            DW_UNROLL for (int k = 0; k < T; k++)
+                v[j * T + k] = j % 2 ? DW(shift)(odd[k], odd[k + 1], j / 2) : DW(shift)(even[k], even[k + 1], j / 2);
+    }
+#endif
+}
+
+/* Tap row i: the T vectors v[j] times the weights of tap (i, j), for each j, into acc. */
+DW_INLINE void DW(plane_taps)(VEC *acc, const VEC *v, const REAL *w, ptrdiff_t pitch, const DW(dw_plane_lanes) *m, const int i, const int j,
+                              const int K, const int T, const int pattern, const int checked) {
+    const VEC wv = pattern ? DW(load)(w + (i * K + j) * pitch) : DW(splat)(w[i * K + j]);
+    DW_UNROLL for (int k = 0; k < T; k++)
+        if (checked) acc[k] = DW(add_product)(acc[k], v[j * T + k], wv, m->out[j * T + k]);
+        else acc[k] = acc[k] + v[j * T + k] * wv;
+}
+
+DW_INLINE void DW(plane_store)(const dw_geometry *g, REAL *y, const VEC *acc, ptrdiff_t left, ptrdiff_t apart, const int T, const int checked) {
+    DW_UNROLL for (int k = 0; k < T; k++) {
+        VEC v = acc[k];
+        if (g->clamp) v = DW(clamp)(v, DW(splat)((REAL)g->lo), DW(splat)((REAL)g->hi));
+        if (checked && left < k * apart + LANES) DW(store_first)(y + k * apart, v, left - k * apart);
+        else DW(store)(y + k * apart, v);
+    }
+}
+
+/* x, y: row 0 (tap row 0 of output row 0), the tile's first column; `left` outputs from there on in the row. */
+#define DW_PLANE_ARGUMENTS                                                                                                  \
+    const dw_geometry *g, const REAL *x, const REAL *w, VEC bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t left,      \
+        ptrdiff_t apart, const DW(dw_plane_lanes) *m, const int K, const int S
+
+DW_INLINE void DW(plane_slide)(DW_PLANE_ARGUMENTS, const int T, const int checked) {
+    const int A = (K + S - 1) / S; /* rows of outputs that an input row reaches */
+    VEC acc[5 * DW_PLANE_VECTORS];
+    DW_UNROLL for (int k = 0; k < A * T; k++) acc[k] = bias;
+    const ptrdiff_t xh = g->xh, yh = g->yh, xw = g->xw, t0 = g->row_lo, t1 = dw_min(g->row_hi, (r1 - 1) * S + K);
+    x += r0 * S * xh;
+    y += (r0 - A + 1) * yh;
+    for (ptrdiff_t r = r0;;) {
+/* Output row r starts in acc[phase], row r - a is in acc[phase - a]; written out, since the accumulators' indices must be literals. */
+#define PHASE(phase)                                                                                        \
+        if (phase < A) {                                                                                    \
+            DW_UNROLL for (int s = 0; s < S; s++) {                                                         \
+                const ptrdiff_t t = r * S + s;                                                              \
+                if (t0 <= t && t < t1) {                                                                    \
+                    VEC v[7 * DW_PLANE_VECTORS];                                                            \
+                    DW(plane_inputs)(x, v, m, xw, apart, K, S, T, checked);                                 \
+                    DW_UNROLL for (int j = 0; j < K; j++)                                                   \
+                        DW_UNROLL for (int a = 0; a < A; a++)                                               \
+                            if (s + a * S < K)                                                              \
+                                DW(plane_taps)(acc + (phase - a + A) % A * T, v, w, 0, m, s + a * S, j, K, T, 0, checked); \
+                }                                                                                           \
+                x += xh;                                                                                    \
+            }                                                                                               \
+            if (r >= r0 + A - 1) DW(plane_store)(g, y, acc + (phase + 1) % A * T, left, apart, T, checked); \
+            DW_UNROLL for (int k = 0; k < T; k++) acc[(phase + 1) % A * T + k] = bias;                      \
+            y += yh;                                                                                        \
+            if (++r >= r1 + A - 1) return;                                                                  \
+        }
+        PHASE(0) PHASE(1) PHASE(2) PHASE(3) PHASE(4)
+#undef PHASE
+    }
+}
+
+/* R rows from r0 on; pattern: weights are vectors, `pitch` apart. */
+DW_INLINE void DW(plane_strip)(DW_PLANE_ARGUMENTS, ptrdiff_t pitch, const int R, const int T, const int pattern, const int checked) {
+    (void)r1;
+    VEC acc[DW_PLANE_ROWS * DW_PLANE_VECTORS];
+    const ptrdiff_t t0 = g->row_lo - r0 * S, t1 = g->row_hi - r0 * S;
+    x += r0 * S * g->xh;
+    y += r0 * g->yh;
+    DW_UNROLL for (int k = 0; k < R * T; k++) acc[k] = bias;
+    DW_UNROLL for (int t = 0; t < (R - 1) * S + K; t++) {
+        if (t < t0 || t >= t1) continue;
+        VEC v[7 * DW_PLANE_VECTORS];
+        DW(plane_inputs)(x + t * g->xh, v, m, g->xw, apart, K, S, T, checked);
+        DW_UNROLL for (int j = 0; j < K; j++)
+            DW_UNROLL for (int r = 0; r < R; r++)
+                if (0 <= t - r * S && t - r * S < K) DW(plane_taps)(acc + r * T, v, w, pitch, m, t - r * S, j, K, T, pattern, checked);
+    }
+    DW_UNROLL for (int r = 0; r < R; r++) DW(plane_store)(g, y + r * g->yh, acc + r * T, left, apart, T, checked);
+}
+
+/* Output rows r0..r1 of T vectors of columns from c on. */
+DW_INLINE void DW(plane_column)(
+        const dw_geometry *g, const REAL *x, const REAL *w, VEC bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t c, ptrdiff_t apart,
+        ptrdiff_t pitch, const int K, const int S, const int T, const int strip, const int pattern) {
+    const ptrdiff_t first = c * S - g->pad, end = c + (T - 1) * apart + LANES, left = g->cols - c;
+    const ptrdiff_t last = S == 1 ? (K - 1) * g->xw + end - 1 - g->pad : first + (S * T + 1) * LANES - 1;
+    const int inside = first >= 0 && last < g->width && end <= g->cols;
+    x += g->x0 + c * S;
+    y += c;
+#define RUN(m, checked)                                                                                                    \
+    do {                                                                                                                   \
+        if (!strip) DW(plane_slide)(g, x, w, bias, y, r0, r1, left, apart, m, K, S, T, checked);                           \
+        else if (r1 - r0 == DW_PLANE_ROWS)                                                                                 \
+            DW(plane_strip)(g, x, w, bias, y, r0, r1, left, apart, m, K, S, pitch, DW_PLANE_ROWS, T, pattern, checked);    \
+        else for (; r0 < r1; r0++) DW(plane_strip)(g, x, w, bias, y, r0, r1, left, apart, m, K, S, pitch, 1, T, pattern, checked); \
+    } while (0)
+    if (inside) RUN(NULL, 0);
+    else {
+        DW(dw_plane_lanes) m;
+        DW(plane_lanes)(g, &m, c, apart, K, S, T);
+        RUN(&m, 1);
+    }
+#undef RUN
+}
+
+/* ... of all columns. */
+DW_INLINE void DW(plane_rows)(
+        const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t b0, ptrdiff_t b1, const int K, const int S,
+        const int T, const int strip, const int pattern) {
+    const ptrdiff_t period = pattern ? g->period : 1, pitch = pattern ? g->ww : 0;
+    ptrdiff_t apart = LANES; /* the least multiple of the period */
+    while (pattern && apart % period) apart += LANES;
+    const ptrdiff_t step = strip ? DW_PLANE_ROWS : b1 - b0;
+    for (ptrdiff_t r0 = b0, r1; r0 < b1; r0 = r1) {
+        r1 = dw_min(r0 + step, b1);
+        for (ptrdiff_t base = 0; base < g->cols; base += apart) {
+            const int many = g->cols - base > (T - 1) * apart;
+            for (ptrdiff_t c = base; c < dw_min(base + apart, g->cols); c += LANES) {
+                const ptrdiff_t phase = pattern ? c % period : 0;
+                const VEC b = !bias ? DW(splat)(0) : pattern ? DW(load)(bias + phase) : DW(splat)(*bias);
+                if (many) DW(plane_column)(g, x, w + phase, b, y, r0, r1, c, apart, pitch, K, S, T, strip, pattern);
+                else DW(plane_column)(g, x, w + phase, b, y, r0, r1, c, apart, pitch, K, S, 1, strip, pattern);
+            }
+            if (many) base += (T - 1) * apart;
+        }
+    }
+}
+
+/* A plane, its weights in one place; and flat rows, their repeated weights where they lie. */
+#define TILE(K, S, T, SLIDE)                                                                                                       \
+    static void DW(plane_##K##_##S)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, \
+                                    ptrdiff_t r1) {                                                                         \
+        REAL own[K * K];                                                                                                    \
+        DW_UNROLL for (int k = 0; k < K * K; k++) own[k] = w[k / K * g->wh + k % K * g->ww];                                \
+        if (!SLIDE || g->strips) DW(plane_rows)(g, x, own, bias, y, r0, r1, K, S, T, 1, 0);                                           \
+        else DW(plane_rows)(g, x, own, bias, y, r0, r1, K, S, T, !SLIDE, 0);                                                     \
+    }
+DW_PLANE_TILES(TILE)
+#undef TILE
+#define TILE(K, T)                                                                                                          \
+    static void DW(flat_##K)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0,   \
+                             ptrdiff_t r1) {                                                                                \
+        DW(plane_rows)(g, x, w, bias, y, r0, r1, K, 1, T, 1, 1);                                                            \
+    }
+DW_FLAT_TILES(TILE)
+#undef TILE
+#undef DW_PLANE_ARGUMENTS
