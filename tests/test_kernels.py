@@ -175,6 +175,20 @@ def test_planes(kernels, size):
         check((1, h, w, 17), (*size, 1), padding="same", strides=strides)
 
 
+@pytest.mark.parametrize("size", [3, 5, 7])
+def test_long_rows(kernels, size):
+    """Planes run along their rows, in strips of four rows: with all lengths of the last strip and of the last vectors."""
+    for h, w, c in ((9, 192, 17), (10, 230, 1), (11, 201, 3), (5, 333, 2), (6, 195, 1)):
+        check((1, h, w, c), (size, size, 1), padding="same", strides=1 + h % 2)
+        check((1, h, w, c), (size, size, 1), padding=((3, 12), (size, 1)), dilation_rate=(1 + h % 2, 1 + w % 3))
+
+
+@pytest.mark.parametrize(("size", "strides"), [(420, 1), (520, 2)])
+def test_larger_than_caches(kernels, size, strides):
+    """More than STREAM_BYTES, so that the tiles go along the rows in both layouts."""
+    check((1, size, size, 18), (3, 3, 1), padding="same", strides=strides)
+
+
 @geometries
 def test_heights(kernels, size, options):
     """Rows are cut into strips of up to four."""
