@@ -109,14 +109,15 @@ DW_INLINE void DW(store_channels)(const dw_geometry *g, REAL *y, VEC v, const in
  * Each input vector is loaded once and multiplied into every output that it reaches. */
 DW_INLINE void DW(channel_tile)(
         const dw_geometry *g, const REAL *x, ptrdiff_t x0, const VEC *w, VEC bias, REAL *y, ptrdiff_t t0, ptrdiff_t t1,
-        ptrdiff_t u0, ptrdiff_t u1, ptrdiff_t cols, const int K, const int S, const int R, const int T, const int checked) {
+        ptrdiff_t u0, ptrdiff_t u1, ptrdiff_t cols, const DW(dw_block) *b, const int K, const int S, const int R, const int T,
+        const int mode, const int checked) {
     VEC acc[32];
     DW_UNROLL for (int k = 0; k < R * T; k++) acc[k] = bias;
     DW_UNROLL for (int t = 0; t < (R - 1) * S + K; t++) {
         if (t < t0 || t >= t1) continue;
         DW_UNROLL for (int u = 0; u < (T - 1) * S + K; u++) {
             if (checked && (u < u0 || u >= u1)) continue;
-            const VEC v = DW(load)(x + (x0 + t * g->xh + u * g->xw));
+            const VEC v = DW(load_channels)(x + (x0 + t * g->xh + u * g->xw), mode, b);
             DW_UNROLL for (int r = 0; r < R; r++) {
                 DW_UNROLL for (int c = 0; c < T; c++) {
                     const int i = t - r * S, j = u - c * S;
@@ -127,7 +128,7 @@ DW_INLINE void DW(channel_tile)(
     }
     DW_UNROLL for (int r = 0; r < R; r++) {
         DW_UNROLL for (int c = 0; c < T; c++) {
-            if (!checked || c < cols) DW(store_channels)(g, y + r * g->yh + c * g->yw, acc[r * T + c], DW_PLAIN, NULL);
+            if (!checked || c < cols) DW(store_channels)(g, y + r * g->yh + c * g->yw, acc[r * T + c], mode, b);
         }
     }
 }
@@ -141,7 +142,7 @@ DW_INLINE ptrdiff_t DW(block_at)(ptrdiff_t first, ptrdiff_t k, ptrdiff_t channel
  * or, with wv NULL, all `blocks` from channel `first` on for each tile of columns. */
 DW_INLINE void DW(channel_strip)(
         const dw_geometry *g, const REAL *x, const REAL *w, const VEC *wv, const REAL *bias, REAL *y, ptrdiff_t row, ptrdiff_t first,
-        ptrdiff_t blocks, ptrdiff_t channels, const int K, const int S, const int R, const int T) {
+        ptrdiff_t blocks, ptrdiff_t channels, const DW(dw_block) *b, const int K, const int S, const int R, const int T, const int mode) {
     const ptrdiff_t t0 = g->row_lo - row * S, t1 = g->row_hi - row * S;
     const ptrdiff_t x_row = g->x0 + row * S * g->xh;
     y += row * g->yh;
@@ -155,7 +156,7 @@ DW_INLINE void DW(channel_strip)(
             VEC own[49]; /* the largest K is 7; K * K would be no constant in C */                                     \
             if (!wv) DW_UNROLL for (int i = 0; i < K * K; i++) own[i] = DW(load)(w + at + i / K * g->wh + i % K * g->ww); \
             DW(channel_tile)(g, x + at, x_row + c * S * g->xw, wv ? wv : own, bias ? DW(load)(bias + at) : DW(splat)(0), \
-                             y + at + c * g->yw, t0, t1, u0, u1, g->cols - c, K, S, R, T, checked);                    \
+                             y + at + c * g->yw, t0, t1, u0, u1, g->cols - c, b, K, S, R, T, mode, checked);           \
         }
         if (inside) TILE(0) else TILE(1)
 #undef TILE
@@ -344,11 +345,13 @@ DW_INLINE void DW(row_strip)(
  * multiply-adds and keep one block's weights through a band of rows. */
 #if DW_REGISTERS == 32
 #define DW_CHANNEL_TILES(TILE) TILE(3, 1, 4, 1, 2) TILE(3, 2, 4, 1, 2) TILE(3, 1, 2, 7, 1) TILE(3, 2, 2, 7, 1) TILE(5, 1, 2, 7, 0) TILE(5, 2, 2, 7, 0) TILE(7, 1, 2, 7, 0)
+#define DW_REPEAT_TILES(TILE) TILE(3, 1, 2, 7) TILE(3, 2, 2, 7) TILE(5, 1, 2, 7)
 #define DW_PLANE_UNIT(TILE) TILE(3, 1, 3, 1) TILE(5, 1, 2, 1) TILE(7, 1, 2, 0)
 #define DW_FLAT_TILES(TILE) TILE(3, 3) TILE(5, 3) TILE(7, 3)
 enum { DW_ANY_ROWS = 4, DW_ANY_COLS = 4, DW_ROW_ROWS = 4, DW_ROW_VECTORS = 2, DW_PLANE_ROWS = 4, DW_PLANE_VECTORS = 3 };
 #else
 #define DW_CHANNEL_TILES(TILE) TILE(3, 1, 4, 1, 2) TILE(3, 2, 4, 1, 2) TILE(3, 1, 2, 4, 1) TILE(3, 2, 2, 4, 1) TILE(5, 1, 2, 4, 0) TILE(5, 2, 2, 4, 0) TILE(7, 1, 2, 4, 0)
+#define DW_REPEAT_TILES(TILE) TILE(3, 1, 2, 4) TILE(3, 2, 2, 4) TILE(5, 1, 2, 4)
 #define DW_PLANE_UNIT(TILE) TILE(3, 1, 2, 1) TILE(5, 1, 2, 1) TILE(7, 1, 1, 0)
 #define DW_FLAT_TILES(TILE) TILE(3, 2) TILE(5, 2) TILE(7, 2)
 enum { DW_ANY_ROWS = 2, DW_ANY_COLS = 4, DW_ROW_ROWS = 4, DW_ROW_VECTORS = 2, DW_PLANE_ROWS = 4, DW_PLANE_VECTORS = 2 };
@@ -366,7 +369,7 @@ enum { DW_ANY_ROWS = 2, DW_ANY_COLS = 4, DW_ROW_ROWS = 4, DW_ROW_VECTORS = 2, DW
 
 #include "_plane_tiles.h"
 
-#define STRIP(row, R) DW(channel_strip)(g, x, w, INNER_ ? NULL : wv, bias, y, row, first, blocks, channels, K_, S_, R, T_)
+#define STRIP(row, R) DW(channel_strip)(g, x, w, INNER_ ? NULL : wv, bias, y, row, first, blocks, channels, NULL, K_, S_, R, T_, DW_PLAIN)
 #define TILE(K, S, R, T, INNER)                                                                                            \
     static void DW(channel_##K##_##S##_##R)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, \
                                             ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels) { \
@@ -376,6 +379,19 @@ enum { DW_ANY_ROWS = 2, DW_ANY_COLS = 4, DW_ROW_ROWS = 4, DW_ROW_VECTORS = 2, DW
         DW_STRIPS(R, STRIP);                                                                                               \
     }
 DW_CHANNEL_TILES(TILE)
+#undef TILE
+#undef STRIP
+
+#define STRIP(row, R) DW(channel_strip)(g, x, w, wv, bias, y, row, 0, 1, 0, b, K_, S_, R, T_, DW_REPEAT)
+#define TILE(K, S, R, T)                                                                                                   \
+    static void DW(repeat_##K##_##S)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y,        \
+                                     ptrdiff_t r0, ptrdiff_t r1, const DW(dw_block) *b) {                                  \
+        enum { K_ = K, S_ = S, T_ = T };                                                                                   \
+        VEC wv[K * K];                                                                                                     \
+        DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = DW(load)(w + k / K * g->wh + k % K * g->ww);                     \
+        DW_STRIPS(R, STRIP);                                                                                               \
+    }
+DW_REPEAT_TILES(TILE)
 #undef TILE
 #undef STRIP
 
@@ -417,6 +433,11 @@ static void DW(channel_blocks)(const dw_geometry *g, const REAL *x, const REAL *
         for (int l = 0; l < LANES; l++) ((REAL_INT *)&b.index)[l] = (REAL_INT)(l < b.count ? (at + l) / g->repeat - in : 0);
         const VEC v = bias ? DW(load_lanes)(bias + at, b.out) : DW(splat)(0);
         if (b.count < LANES) DW(channel_partial)(g, x + in, w + at, v, y + at, r0, r1, &b);
+#define TILE(K, S, R, T)                                                                                                   \
+        else if (g->repeat > 1 && g->kh == K && g->kw == K && g->sh == S && g->sw == S)                                    \
+            DW(repeat_##K##_##S)(g, x + in, w + at, bias ? bias + at : NULL, y + at, r0, r1, &b);
+        DW_REPEAT_TILES(TILE)
+#undef TILE
         else if (g->repeat > 1) DW(channel_repeat)(g, x + in, w + at, v, y + at, r0, r1, &b);
         else DW(channel_any)(g, x + in, w + at, v, y + at, r0, r1, &b);
     }
