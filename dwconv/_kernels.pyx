@@ -307,7 +307,9 @@ cdef inline Py_ssize_t plane_rows(const Plan* p, Py_ssize_t size) noexcept nogil
     if p.rows.size * p.cols.size + 2 * p.cols.out <= rest:          # the whole plane
         return dw_min(p.rows.out, (rest - p.rows.size * p.cols.size) // p.cols.out)
     rows = (rest - (span - p.rows.stride) * p.cols.size) // (p.rows.stride * p.cols.size + p.cols.out)
-    return rows if 2 * rows * p.rows.stride >= span - p.rows.stride else 0    # else mostly the bands' overlap
+    if 2 * rows * p.rows.stride < span - p.rows.stride and rows * p.rows.taps * p.cols.taps < 16 * (span - p.rows.stride):
+        return 0              # turning what bands share would be most of the work
+    return dw_max(rows, 0)
 
 
 cdef void plane_task(const Plan* shared, Py_ssize_t task, const real* x, const real* w, const real* bias, real* y,

@@ -163,18 +163,30 @@ DW_INLINE void DW(channel_strip)(
     }
 }
 
+/* The rows of a tile of R that tap row t reaches, for any kernel and stride: from *first to before the result. */
+DW_INLINE int DW(rows_reached)(const dw_geometry *g, ptrdiff_t t, int *first, const int R) {
+    int end = 0;
+    *first = 0;
+    DW_UNROLL for (int r = 0; r < R; r++) {
+        *first += r * g->sh + g->kh <= t;
+        end += r * g->sh <= t;
+    }
+    return end;
+}
+
 /* Any kernel size and stride, weights where they lie: taps j0..j1 of tap row t, for rows r0..r1, all of which it reaches; per tap
  * T vectors of x and one of the kernel per row. */
 DW_INLINE void DW(channel_taps)(
         const dw_geometry *g, const REAL *x, const REAL *w, VEC *acc, ptrdiff_t t, ptrdiff_t j0, ptrdiff_t j1,
-        ptrdiff_t u0, ptrdiff_t u1, const DW(dw_block) *b, const int r0, const int r1, const int T, const int mode,
-        const int all_cols) {
+        ptrdiff_t u0, ptrdiff_t u1, const DW(dw_block) *b, int r0, int r1, const int R, const int T, const int mode,
+        const int all_rows, const int all_cols) {
     for (ptrdiff_t j = j0; j < j1; j++) {
         VEC v[8] = {DW(splat)(0)};
         DW_UNROLL for (int c = 0; c < T; c++)
             if (all_cols || (u0 <= j + c * g->sw && j + c * g->sw < u1))
                 v[c] = DW(load_channels)(x + (t * g->xh + (j + c * g->sw) * g->xw), mode, b);
-        DW_UNROLL for (int r = r0; r < r1; r++) {
+        DW_UNROLL for (int r = 0; r < R; r++) {
+            if (!all_rows && (r < r0 || r >= r1)) continue;
             const REAL *p = w + (t - r * g->sh) * g->wh + j * g->ww;
             const VEC wv = mode == DW_PARTIAL ? DW(load_lanes)(p, b->out) : DW(load)(p);
             DW_UNROLL for (int c = 0; c < T; c++)
@@ -194,15 +206,12 @@ DW_INLINE void DW(channel_tile_any)(
     ptrdiff_t a = dw_max(0, u0), z = dw_min(g->kw, u1 - last);
     if (z < a) a = z = dw_max(j0, j1);
     for (ptrdiff_t t = dw_max(t0, 0); t < dw_min(t1, (R - 1) * g->sh + g->kh); t++) {
-#define TAPS(r0, r1)                                                                           \
-        do {                                                                                   \
-            DW(channel_taps)(g, x + x0, w, acc, t, j0, a, u0, u1, b, r0, r1, T, mode, 0);      \
-            DW(channel_taps)(g, x + x0, w, acc, t, a, z, u0, u1, b, r0, r1, T, mode, 1);       \
-            DW(channel_taps)(g, x + x0, w, acc, t, z, j1, u0, u1, b, r0, r1, T, mode, 0);      \
-        } while (0)
-        if (t >= (R - 1) * g->sh && t < g->kh) TAPS(0, R);
-        else DW_UNROLL for (int r = 0; r < R; r++) if (r * g->sh <= t && t < r * g->sh + g->kh) TAPS(r, r + 1);
-#undef TAPS
+        int r0;
+        const int r1 = DW(rows_reached)(g, t, &r0, R);
+        DW(channel_taps)(g, x + x0, w, acc, t, j0, a, u0, u1, b, r0, r1, R, T, mode, 0, 0);
+        if (r0 == 0 && r1 == R) DW(channel_taps)(g, x + x0, w, acc, t, a, z, u0, u1, b, 0, R, R, T, mode, 1, 1);
+        else DW(channel_taps)(g, x + x0, w, acc, t, a, z, u0, u1, b, r0, r1, R, T, mode, 0, 1);
+        DW(channel_taps)(g, x + x0, w, acc, t, z, j1, u0, u1, b, r0, r1, R, T, mode, 0, 0);
     }
     DW_UNROLL for (int r = 0; r < R; r++) {
         DW_UNROLL for (int c = 0; c < T; c++) {
@@ -255,7 +264,8 @@ DW_INLINE VEC DW(load_row)(const dw_geometry *g, const REAL *x, ptrdiff_t off, p
 /* Tap (t, j): T vectors of x, and for rows r0..r1, all of which it reaches, one weight each. */
 DW_INLINE void DW(row_tap)(
         const dw_geometry *g, const REAL *x, ptrdiff_t x0, const REAL *w, VEC *acc, const ptrdiff_t t, const ptrdiff_t j, ptrdiff_t c,
-        IVEC index, const ptrdiff_t *phase, const DW(dw_tap_lanes) *table, const int r0, const int r1, const int T, const int mode, const int pattern, const int checked) {
+        IVEC index, const ptrdiff_t *phase, const DW(dw_tap_lanes) *table, int r0, int r1, const int R, const int T, const int mode,
+        const int pattern, const int checked, const int all_rows) {
     VEC v[4];
     DW(dw_tap_lanes) m[4];
     DW_UNROLL for (int k = 0; k < T; k++) {
@@ -264,7 +274,8 @@ DW_INLINE void DW(row_tap)(
         if (checked) m[k] = j < DW_TAP_LANES ? table[j * T + k] : DW(tap_lanes)(g, j, first, mode);
         v[k] = DW(load_row)(g, x, x0 + t * g->xh + j * g->xw, first, m[k], index, mode, checked);
     }
-    DW_UNROLL for (int r = r0; r < r1; r++) {
+    DW_UNROLL for (int r = 0; r < R; r++) {
+        if (!all_rows && (r < r0 || r >= r1)) continue;
         const REAL *p = w + (t - r * g->sh) * g->wh + j * g->ww;
         DW_UNROLL for (int k = 0; k < T; k++) {
             const VEC wv = pattern ? DW(load)(p + phase[k]) : DW(splat)(*p);
@@ -291,18 +302,16 @@ DW_INLINE void DW(row_tile)(
     DW(dw_tap_lanes) table[DW_TAP_LANES * 2]; /* filled once a tile: each entry serves every tap row */
     if (checked)
         for (int k = 0; k < dw_min(g->kw, DW_TAP_LANES) * T; k++) table[k] = DW(tap_lanes)(g, k / T, c + k % T * LANES, mode);
-#define TAP(t, j, r0, r1) \
-    DW(row_tap)(g, x, x0, w, acc, t, j, c, index, phase, table, r0, r1, T, mode, pattern, checked)
-    const ptrdiff_t last = (R - 1) * g->sh;
-    for (ptrdiff_t t = dw_max(t0, 0); t < dw_min(t1, last + g->kh); t++) {
-        if (t >= last && t < g->kh) {
-            for (ptrdiff_t j = 0; j < g->kw; j++) TAP(t, j, 0, R);
-        } else {
-            DW_UNROLL for (int r = 0; r < R; r++)
-                if (r * g->sh <= t && t < r * g->sh + g->kh) for (ptrdiff_t j = 0; j < g->kw; j++) TAP(t, j, r, r + 1);
-        }
+    for (ptrdiff_t t = dw_max(t0, 0); t < dw_min(t1, (R - 1) * g->sh + g->kh); t++) {
+        int first;
+        const int end = DW(rows_reached)(g, t, &first, R);
+        if (first == 0 && end == R)
+            for (ptrdiff_t j = 0; j < g->kw; j++)
+                DW(row_tap)(g, x, x0, w, acc, t, j, c, index, phase, table, 0, R, R, T, mode, pattern, checked, 1);
+        else
+            for (ptrdiff_t j = 0; j < g->kw; j++)
+                DW(row_tap)(g, x, x0, w, acc, t, j, c, index, phase, table, first, end, R, T, mode, pattern, checked, 0);
     }
-#undef TAP
     DW_UNROLL for (int r = 0; r < R; r++) {
         DW_UNROLL for (int k = 0; k < T; k++) {
             REAL *p = y + r * g->yh + c + k * LANES;
