@@ -19,11 +19,17 @@
 cdef extern from *:
     ctypedef struct dw_grad_row:
         Py_ssize_t x, w, y, taps
+    ctypedef struct dw_grad_axis:
+        Py_ssize_t size, out, taps, pad
     bint dw_grad_pairs(Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     void grad_strip_f32(const dw_geometry*, Py_ssize_t, const float*, const float*, float*, const dw_grad_row*, Py_ssize_t,
                         Py_ssize_t) nogil
     void grad_strip_f64(const dw_geometry*, Py_ssize_t, const double*, const double*, double*, const dw_grad_row*, Py_ssize_t,
                         Py_ssize_t) nogil
+    void grad_plane_f32(const dw_grad_axis*, const dw_grad_axis*, const float*, Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t,
+                        float*, Py_ssize_t) nogil
+    void grad_plane_f64(const dw_grad_axis*, const dw_grad_axis*, const double*, Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t,
+                        double*, Py_ssize_t) nogil
     void add_groups_f32(const float*, Py_ssize_t, float*, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     void add_groups_f64(const double*, Py_ssize_t, double*, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     void clear_block_f32(float*, Py_ssize_t) nogil
@@ -300,7 +306,7 @@ cdef void run_grad_blocks(Plan* p, bint last, Tiling t, const real* x, const rea
 
 # ---- planes one by one ----
 
-cdef void grad_row_task(const Plan* p, Py_ssize_t task, const real* x, const real* w, real* y, real* scratch) noexcept nogil:
+cdef void grad_row_task(const Plan* p, bint pairs, Py_ssize_t task, const real* x, const real* w, real* y, real* scratch) noexcept nogil:
     """One plane of x_grad, one band of rows: each phase through the scratch, where its columns are neighbours."""
     cdef dw_geometry g
     cdef Taps th, tw
@@ -308,12 +314,21 @@ cdef void grad_row_task(const Plan* p, Py_ssize_t task, const real* x, const rea
     cdef Py_ssize_t r0 = p.rows.size * band // p.bands, r1 = p.rows.size * (band + 1) // p.bands, i, j, q, s, row0, high, wide, width
     cdef Axis rows = window(&p.rows, r0, r1, &row0)
     cdef const Axis* cols = &p.cols
+    cdef dw_grad_axis row_axis, col_axis
     cdef real* to
     high, wide = period(&rows), cols.stride    # neighbours of a row's phase may see neighbouring gradients, whatever the dilation
     c = plane % channels * p.repeat
     x += plane // channels * p.xn + c * p.xc + row0 * p.xh
     y += plane // channels * p.yn + plane % channels * p.yc + r0 * p.yh
     w += c
+    if pairs:
+        row_axis.size, row_axis.out, row_axis.taps, row_axis.pad = rows.size, rows.out, rows.taps, rows.pad
+        col_axis.size, col_axis.out, col_axis.taps, col_axis.pad = cols.size, cols.out, cols.taps, cols.pad
+        if real is float:
+            grad_plane_f32(&row_axis, &col_axis, x, p.xh, w, p.wh, p.ww, y, p.yh)
+        else:
+            grad_plane_f64(&row_axis, &col_axis, x, p.xh, w, p.wh, p.ww, y, p.yh)
+        return
     g.clamp, g.lo, g.hi, g.repeat, g.period, g.sh, g.sw = 0, 0, 0, 1, 1, 1, 1
     g.xh, g.xw, g.width = reach(&rows) * p.xh, reach(cols), cols.out
     g.wh, g.ww, g.yh, g.yw = -rows.step * p.wh, -cols.step * p.ww, GRAD_COLS, 1
@@ -348,18 +363,18 @@ cdef void grad_row_task(const Plan* p, Py_ssize_t task, const real* x, const rea
                                     to[c * wide] += scratch[k * GRAD_COLS + c]
 
 
-cdef void run_grad_rows(Plan* p, const real* x, const real* w, real* y, real* scratch, int workers) noexcept nogil:
+cdef void run_grad_rows(Plan* p, bint pairs, const real* x, const real* w, real* y, real* scratch, int workers) noexcept nogil:
     cdef Py_ssize_t task, planes = p.images * (p.channels // p.repeat), tasks
     # a band's phases go over it one after the other: it should stay in the nearest cache
-    p.bands = dw_max(1, dw_min(p.rows.size * p.cols.size * <Py_ssize_t> sizeof(real) // 16384,
+    p.bands = dw_max(1, dw_min(0 if pairs else p.rows.size * p.cols.size * <Py_ssize_t> sizeof(real) // 16384,
                                p.rows.size // (GRAD_ROWS * period(&p.rows))))
     tasks = planes * p.bands
     if workers <= 1:
         for task in range(tasks):
-            grad_row_task(p, task, x, w, y, scratch)
+            grad_row_task(p, pairs, task, x, w, y, scratch)
     else:
         for task in prange(tasks, schedule="static", num_threads=workers):
-            grad_row_task(p, task, x, w, y, scratch + threadid() * (SCRATCH_BYTES // <Py_ssize_t> sizeof(real)))
+            grad_row_task(p, pairs, task, x, w, y, scratch + threadid() * (SCRATCH_BYTES // <Py_ssize_t> sizeof(real)))
 
 
 # ---- entry point ----
@@ -372,6 +387,7 @@ cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :
     cdef Py_ssize_t h = 1 if last else 2, c = 3 if last else 1    # axes of the rows (columns follow) and channels
     cdef Extent e = extent(<Py_ssize_t> &x_grad[0, 0, 0, 0], x_grad.shape, x_grad.strides, 4, size)
     cdef real* scratch = NULL
+    cdef bint pairs
     if rows[3] == 1 and cols[3] == 1 and w.shape[2] == x_grad.shape[c]:
         return _forward[real](last, grad, w[::-1, ::-1], None, x_grad, turned(rows), turned(cols), (), workers)
     if (meet(e, extent(<Py_ssize_t> &grad[0, 0, 0, 0], grad.shape, grad.strides, 4, size))
@@ -385,7 +401,9 @@ cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :
     p.yh, p.yw = elements(x_grad.strides[h], x_grad.shape[h], size), elements(x_grad.strides[h + 1], x_grad.shape[h + 1], size)
     p.wh, p.ww = w.strides[0] // size, w.strides[1] // size
     t.rows = 0
-    if p.repeat > 1 if last else p.channels >= lanes:
+    pairs = (not last and p.repeat == 1 and p.rows.taps == p.cols.taps and dw_grad_pairs(p.rows.taps, p.rows.stride, p.rows.dilation)
+             and dw_grad_pairs(p.cols.taps, p.cols.stride, p.cols.dilation))
+    if p.repeat > 1 if last else not pairs and p.channels >= lanes:
         t = grad_tiling(&p, last, size)
     if t.rows or not last:
         scratch = <real*> aligned_alloc(64, workers * SCRATCH_BYTES)
@@ -397,7 +415,7 @@ cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :
         elif last:
             run_grad_channels(&p, &grad[0, 0, 0, 0], &w[0, 0, 0], &x_grad[0, 0, 0, 0], workers)
         else:
-            run_grad_rows(&p, &grad[0, 0, 0, 0], &w[0, 0, 0], &x_grad[0, 0, 0, 0], scratch, workers)
+            run_grad_rows(&p, pairs, &grad[0, 0, 0, 0], &w[0, 0, 0], &x_grad[0, 0, 0, 0], scratch, workers)
         free(scratch)
     return True
 
