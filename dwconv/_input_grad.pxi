@@ -306,44 +306,29 @@ cdef void run_grad_blocks(Plan* p, bint last, Tiling t, const real* x, const rea
 
 # ---- planes one by one ----
 
-cdef void grad_row_task(const Plan* p, bint pairs, Py_ssize_t task, const real* x, const real* w, real* y, real* scratch) noexcept nogil:
-    """One plane of x_grad, one band of rows: each phase through the scratch, where its columns are neighbours."""
+cdef void grad_phases(const Plan* p, const Axis* rows, const real* x, const real* w, real* y, real* scratch) noexcept nogil:
+    """A band of rows of a plane of x_grad: each phase through the scratch, where its columns are neighbours."""
+    cdef const Axis* cols = &p.cols
+    # neighbours of a row's phase may see neighbouring gradients, whatever the dilation: the stride is its period, not the lcm
+    cdef Py_ssize_t high = period(rows), wide = cols.stride, height, width, i, j, q, r, k, m, c, block
     cdef dw_geometry g
     cdef Taps th, tw
-    cdef Py_ssize_t band = task % p.bands, plane = task // p.bands, channels = p.channels // p.repeat, height, c, r, k, m
-    cdef Py_ssize_t r0 = p.rows.size * band // p.bands, r1 = p.rows.size * (band + 1) // p.bands, i, j, q, s, row0, high, wide, width
-    cdef Axis rows = window(&p.rows, r0, r1, &row0)
-    cdef const Axis* cols = &p.cols
-    cdef dw_grad_axis row_axis, col_axis
     cdef real* to
-    high, wide = period(&rows), cols.stride    # neighbours of a row's phase may see neighbouring gradients, whatever the dilation
-    c = plane % channels * p.repeat
-    x += plane // channels * p.xn + c * p.xc + row0 * p.xh
-    y += plane // channels * p.yn + plane % channels * p.yc + r0 * p.yh
-    w += c
-    if pairs:
-        row_axis.size, row_axis.out, row_axis.taps, row_axis.pad = rows.size, rows.out, rows.taps, rows.pad
-        col_axis.size, col_axis.out, col_axis.taps, col_axis.pad = cols.size, cols.out, cols.taps, cols.pad
-        if real is float:
-            grad_plane_f32(&row_axis, &col_axis, x, p.xh, w, p.wh, p.ww, y, p.yh)
-        else:
-            grad_plane_f64(&row_axis, &col_axis, x, p.xh, w, p.wh, p.ww, y, p.yh)
-        return
     g.clamp, g.lo, g.hi, g.repeat, g.period, g.sh, g.sw = 0, 0, 0, 1, 1, 1, 1
-    g.xh, g.xw, g.width = reach(&rows) * p.xh, reach(cols), cols.out
+    g.xh, g.xw, g.width = reach(rows) * p.xh, reach(cols), cols.out
     g.wh, g.ww, g.yh, g.yw = -rows.step * p.wh, -cols.step * p.ww, GRAD_COLS, 1
     for i in range(dw_min(high, rows.size)):
-        th = taps_of(&rows, i)
+        th = taps_of(rows, i)
         height = dw_ceil_div(rows.size - i, high)
         for j in range(dw_min(wide, cols.size)):
             tw = taps_of(cols, j)
-            g.kh, g.kw = th.count if tw.count else 0, tw.count if th.count else 0
             width = dw_ceil_div(cols.size - j, wide)
-            for s in range(dw_ceil_div(width, GRAD_COLS)):
-                q = s * GRAD_COLS
+            g.kh, g.kw = th.count if tw.count else 0, tw.count if th.count else 0
+            for block in range(dw_ceil_div(width, GRAD_COLS)):
+                q = block * GRAD_COLS
                 g.cols = dw_min(width - q, GRAD_COLS)
                 g.pad = -tw.first - q
-                for r in range(0, height, 4):
+                for r in range(0, height, 4):     # GRAD_ROWS; Cython takes no name for the step
                     g.row_lo, g.row_hi = th.lo - r, th.hi - r
                     g.x0 = th.first * p.xh + r * g.xh - g.pad
                     for m in range(p.repeat):
@@ -357,24 +342,58 @@ cdef void grad_row_task(const Plan* p, bint pairs, Py_ssize_t task, const real* 
                             to = y + (i + (r + k) * high) * p.yh + j + q * wide
                             if m == 0:
                                 for c in range(g.cols):
-                                    to[c * wide] = 0 + scratch[k * GRAD_COLS + c]
+                                    to[c * wide] = 0 + scratch[k * GRAD_COLS + c]    # as run_grad_blocks adds, for the sign of 0
                             else:
                                 for c in range(g.cols):
                                     to[c * wide] += scratch[k * GRAD_COLS + c]
 
 
+cdef void grad_row_task(const Plan* p, bint pairs, Py_ssize_t task, Py_ssize_t tasks, const real* x, const real* w, real* y,
+                        real* scratch) noexcept nogil:
+    """A range of the items (band of rows, plane of x_grad), planes fastest."""
+    cdef Py_ssize_t channels = p.channels // p.repeat, planes = p.images * channels, item, r0 = 0, row0 = 0
+    cdef Py_ssize_t start = p.items * task // tasks, band = start // planes, n = start % planes // channels, c = start % channels
+    cdef Axis rows
+    cdef dw_grad_axis row_axis, col_axis
+    cdef const real* x_plane
+    cdef real* y_plane
+    cdef bint entered = False
+    col_axis.size, col_axis.out, col_axis.taps, col_axis.pad = p.cols.size, p.cols.out, p.cols.taps, p.cols.pad
+    for item in range(start, p.items * (task + 1) // tasks):
+        if not entered:
+            entered = True
+            r0 = p.rows.size * band // p.bands
+            rows = window(&p.rows, r0, p.rows.size * (band + 1) // p.bands, &row0)
+            row_axis.size, row_axis.out, row_axis.taps, row_axis.pad = rows.size, rows.out, rows.taps, rows.pad
+        x_plane = x + (n * p.xn + c * p.repeat * p.xc + row0 * p.xh)
+        y_plane = y + (n * p.yn + c * p.yc + r0 * p.yh)
+        if not pairs:
+            grad_phases(p, &rows, x_plane, w + c * p.repeat, y_plane, scratch)
+        elif real is float:
+            grad_plane_f32(&row_axis, &col_axis, x_plane, p.xh, w + c, p.wh, p.ww, y_plane, p.yh)
+        else:
+            grad_plane_f64(&row_axis, &col_axis, x_plane, p.xh, w + c, p.wh, p.ww, y_plane, p.yh)
+        c += 1
+        if c == channels:
+            c, n = 0, n + 1
+            if n == p.images:
+                n, band, entered = 0, band + 1, False
+
+
 cdef void run_grad_rows(Plan* p, bint pairs, const real* x, const real* w, real* y, real* scratch, int workers) noexcept nogil:
-    cdef Py_ssize_t task, planes = p.images * (p.channels // p.repeat), tasks
-    # a band's phases go over it one after the other: it should stay in the nearest cache
-    p.bands = dw_max(1, dw_min(0 if pairs else p.rows.size * p.cols.size * <Py_ssize_t> sizeof(real) // 16384,
-                               p.rows.size // (GRAD_ROWS * period(&p.rows))))
-    tasks = planes * p.bands
+    cdef Py_ssize_t task, tasks, planes = p.images * (p.channels // p.repeat)
+    # phases go over a band one after the other: it should stay in the nearest cache; pairs are made in order
+    p.bands = 1 if pairs else p.rows.size * p.cols.size * <Py_ssize_t> sizeof(real) // 16384
+    if workers > 1:
+        p.bands = dw_max(p.bands, dw_ceil_div(workers * TASKS_PER_WORKER, planes))
+    p.bands = dw_max(1, dw_min(p.bands, p.rows.size // (GRAD_ROWS * period(&p.rows))))
+    p.items = planes * p.bands
     if workers <= 1:
-        for task in range(tasks):
-            grad_row_task(p, pairs, task, x, w, y, scratch)
+        grad_row_task(p, pairs, 0, 1, x, w, y, scratch)
     else:
+        tasks = dw_min(p.items, workers * TASKS_PER_WORKER)
         for task in prange(tasks, schedule="static", num_threads=workers):
-            grad_row_task(p, pairs, task, x, w, y, scratch + threadid() * (SCRATCH_BYTES // <Py_ssize_t> sizeof(real)))
+            grad_row_task(p, pairs, task, tasks, x, w, y, scratch + threadid() * (SCRATCH_BYTES // <Py_ssize_t> sizeof(real)))
 
 
 # ---- entry point ----

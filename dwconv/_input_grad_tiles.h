@@ -21,13 +21,28 @@ typedef struct {
     ptrdiff_t size, out, taps, pad;
 } dw_grad_axis;
 
-/*   kernel columns, parity of the padding, pairs of columns */
+/*   grad_strip: kernel columns, parity of the padding, pairs of columns
+ *   grad_plane: kernel, parities of the padding of rows and columns
+ *   its tiles: the same, vectors, whether lanes may lie outside (with masks for nothing, all do)
+ */
 #if DW_REGISTERS == 32
-#define DW_GRAD_TILES(TILE) TILE(3, 0, 7) TILE(3, 1, 7) TILE(5, 0, 7) TILE(5, 1, 7)
-enum { DW_GRAD_VECTORS = 4 };
+#define DW_GRAD_STRIPS(TILE) TILE(3, 0, 7) TILE(3, 1, 7) TILE(5, 0, 7) TILE(5, 1, 7)
 #else
-#define DW_GRAD_TILES(TILE) TILE(3, 0, 4) TILE(3, 1, 4) TILE(5, 0, 4) TILE(5, 1, 4)
-enum { DW_GRAD_VECTORS = 2 };
+#define DW_GRAD_STRIPS(TILE) TILE(3, 0, 4) TILE(3, 1, 4) TILE(5, 0, 4) TILE(5, 1, 4)
+#endif
+#define DW_GRAD_PLANES(PLANE)                                               \
+    PLANE(3, 0, 0) PLANE(3, 0, 1) PLANE(3, 1, 0) PLANE(3, 1, 1)             \
+    PLANE(5, 0, 0) PLANE(5, 0, 1) PLANE(5, 1, 0) PLANE(5, 1, 1)
+#if DW_BYTES == 64
+#define DW_GRAD_PAIRS(TILE, K, PH, PW) TILE(K, PH, PW, 4, 1) TILE(K, PH, PW, 2, 1) TILE(K, PH, PW, 1, 1)
+#else
+#define DW_GRAD_PAIRS(TILE, K, PH, PW) TILE(K, PH, PW, 2, 0) TILE(K, PH, PW, 1, 1)
+#endif
+
+#ifdef __GNUC__
+#define DW_NOINLINE __attribute__((noinline))
+#else
+#define DW_NOINLINE
 #endif
 
 /* Keeps gcc from loading a vector anew for each multiply-add that takes it, as it does where it can be a memory operand. */
@@ -97,7 +112,7 @@ DW_INLINE void DW(grad_strip_of)(
 static void DW(grad_strip)(const dw_geometry *g, ptrdiff_t taps, const REAL *x, const REAL *w, REAL *y, const dw_grad_row *rows,
                            ptrdiff_t count, ptrdiff_t blocks) {
 #define TILE(K, P, T) if (taps == K && (g->pad & 1) == P) DW(grad_strip_of)(g, x, w, y, rows, count, blocks, K, P, T);
-    DW_GRAD_TILES(TILE)
+    DW_GRAD_STRIPS(TILE)
 #undef TILE
 }
 
@@ -119,107 +134,135 @@ DW_INLINE void DW(zip)(VEC *a, VEC *b) {
 #endif
 }
 
-/* Rows 2m and 2m + 1, T vectors of pairs of columns.  x: gradient row m + pad / 2 at the first pair's own column; of the gradient
- * rows from the first that the kernel reaches on, t0 <= t < t1 exist.  on: of each distance between gradient and pair and each
- * vector, the lanes whose gradient exists.  cols: columns from there on; last: whether row 2m + 1 is none. */
-DW_INLINE void DW(grad_pair_tile)(
-        const REAL *x, const ptrdiff_t xh, const VEC *wv, REAL *y, const ptrdiff_t yh, const ptrdiff_t t0, const ptrdiff_t t1,
-        const MASK *on, const ptrdiff_t cols, const int last, const int K, const int PH, const int PW, const int T,
+/* The lanes that are on, which are the first n. */
+DW_INLINE void DW(store_on)(REAL *p, VEC v, MASK on, ptrdiff_t n) {
+#if DW_BYTES == 64 && REAL_SIZE == 4
+    (void)n, _mm512_mask_storeu_ps(p, (__mmask16)on, (__m512)v);
+#elif DW_BYTES == 64
+    (void)n, _mm512_mask_storeu_pd(p, (__mmask8)on, (__m512d)v);
+#else
+    (void)on;
+    if (n >= LANES) DW(store)(p, v);
+    else if (n > 0) DW(store_first)(p, v, n);
+#endif
+}
+
+/* Two rows of x_grad, T vectors of pairs of columns from pair `pair` on, for all rows of a window; or, folded, four rows, two of
+ * them in each half of one vector, where a row has few pairs.  Of the gradient rows and columns that the kernel reaches from the
+ * pairs' own, the first is row and column -(K - 1 - P) / 2.  `weights` are K * K, unturned. */
+DW_INLINE void DW(grad_pair_rows)(
+        const dw_grad_axis *rows, const dw_grad_axis *cols, const REAL *x, const ptrdiff_t xh, const REAL *weights, REAL *y,
+        const ptrdiff_t yh, const ptrdiff_t pair, const int K, const int PH, const int PW, const int T, const int fold,
         const int checked) {
-    VEC acc[4 * 4];
-    DW_UNROLL for (int k = 0; k < 4 * T; k++) acc[k] = DW(splat)(0);
-    DW_UNROLL for (int t = 0; t < (K + 1) / 2; t++) {
-        if (t < t0 || t >= t1) continue;
-        DW_UNROLL for (int u = 0; u < (K + 1) / 2; u++) {
-            DW_UNROLL for (int k = 0; k < T; k++) {
-                const REAL *p = x + (t - (K - 1 - PH) / 2) * xh + (u - (K - 1 - PW) / 2 + k * LANES);
-                VEC v = checked ? DW(load_lanes)(p, on[u * T + k]) : DW(load)(p);
-                DW_ONE_LOAD(v);
-                DW_UNROLL for (int b = 0; b < 4; b++) {
-                    const int i = b / 2 + PH - 2 * (t - (K - 1 - PH) / 2), j = b % 2 + PW - 2 * (u - (K - 1 - PW) / 2);
-                    if (0 <= i && i < K && 0 <= j && j < K) {
-                        if (checked) acc[b * T + k] = DW(add_product)(acc[b * T + k], v, wv[i * K + j], on[u * T + k]);
-                        else acc[b * T + k] = acc[b * T + k] + v * wv[i * K + j];
+    enum { HALF = LANES / 2 };
+    const ptrdiff_t column = pair + (cols->pad - PW) / 2 - (K - 1 - PW) / 2, size = rows->size, out = rows->out;
+    const ptrdiff_t wide = cols->size - 2 * pair;
+    VEC wv[25];
+    MASK on[3 * 4], high[3], stored[2 * 4];
+    DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = DW(splat)(weights[k]);
+    DW_UNROLL for (int k = 0; k < (K + 1) / 2 * T; k++) {
+        const ptrdiff_t at = column + k / T + k % T * LANES, end = dw_min(cols->out - at, (wide + 1) / 2 - k % T * LANES);
+        on[k] = DW(lanes)(-at, end);
+        if (fold) high[k] = DW(lanes)(HALF + dw_max(-at, 0), HALF + end);
+    }
+    DW_UNROLL for (int k = 0; k < 2 * T; k++) stored[k] = DW(lanes)(0, wide - k * LANES);
+    ptrdiff_t row = (rows->pad - PH) / 2 - (K - 1 - PH) / 2; /* of the gradient */
+    x += column;
+    y += 2 * pair;
+    for (ptrdiff_t i = 0; i < size; i += fold ? 4 : 2, row += fold ? 2 : 1, y += (fold ? 4 : 2) * yh) {
+        VEC acc[4 * 4];
+        DW_UNROLL for (int k = 0; k < 4 * T; k++) acc[k] = DW(splat)(0);
+        DW_UNROLL for (int t = 0; t < (K + 1) / 2; t++) {
+            const int exists = 0 <= row + t && row + t < out, next = 0 <= row + t + 1 && row + t + 1 < out;
+            if (!exists && !(fold && next)) continue;
+            DW_UNROLL for (int u = 0; u < (K + 1) / 2; u++) {
+                DW_UNROLL for (int k = 0; k < T; k++) {
+                    const REAL *p = x + (row + t) * xh + (u + k * LANES);
+                    MASK m = on[u * T + k];
+                    VEC v;
+                    if (fold) {
+                        const MASK none = DW(lanes)(0, 0), m0 = exists ? m : none, m1 = next ? high[u] : none;
+                        m = m0 | m1;
+                        v = (VEC)((IVEC)DW(load_lanes)(p, m0) | (IVEC)DW(load_lanes)(p + (xh - HALF), m1));
+                    } else {
+                        v = checked ? DW(load_lanes)(p, m) : DW(load)(p);
+                    }
+                    DW_ONE_LOAD(v);
+                    DW_UNROLL for (int b = 0; b < 4; b++) {
+                        const int f = b / 2 + PH - 2 * (t - (K - 1 - PH) / 2), j = b % 2 + PW - 2 * (u - (K - 1 - PW) / 2);
+                        if (0 <= f && f < K && 0 <= j && j < K) {
+                            if (checked) acc[b * T + k] = DW(add_product)(acc[b * T + k], v, wv[f * K + j], m);
+                            else acc[b * T + k] = acc[b * T + k] + v * wv[f * K + j];
+                        }
                     }
                 }
             }
         }
-    }
-    DW_UNROLL for (int b = 0; b < 2; b++) {
-        if (b && last) break;
-        DW_UNROLL for (int k = 0; k < T; k++) {
-            VEC low = acc[2 * b * T + k], high = acc[(2 * b + 1) * T + k];
-            REAL *p = y + b * yh + 2 * k * LANES;
-            const ptrdiff_t rest = cols - 2 * k * LANES;
-            if (LANES == 1) {
-                DW(store)(p, low);
-                if (rest > 1) DW(store)(p + 1, high);
-                continue;
-            }
-            DW(zip)(&low, &high);
-            if (!checked || rest >= 2 * LANES) {
-                DW(store)(p, low);
-                DW(store)(p + LANES, high);
-            } else {
-                DW(store_first)(p, low, rest);
-                if (rest > LANES) DW(store_first)(p + LANES, high, rest - LANES);
+        DW_UNROLL for (int b = 0; b < 2; b++) {
+            if (i + b >= size) break;
+            DW_UNROLL for (int k = 0; k < T; k++) {
+                VEC low = acc[2 * b * T + k], up = acc[(2 * b + 1) * T + k];
+                REAL *p = y + b * yh + 2 * k * LANES;
+                DW(zip)(&low, &up);
+                DW(store_on)(p, low, stored[2 * k], wide - 2 * k * LANES);
+                if (!fold) DW(store_on)(p + LANES, up, stored[2 * k + 1], wide - (2 * k + 1) * LANES);
+                else if (i + b + 2 < size) DW(store_on)(p + 2 * yh, up, stored[0], wide);
             }
         }
     }
 }
 
-/* All rows of T vectors of pairs of columns, from pair `pair` on. */
-DW_INLINE void DW(grad_pair_rows)(
-        const dw_grad_axis *rows, const dw_grad_axis *cols, const REAL *x, const ptrdiff_t xh, const REAL *weights, REAL *y,
-        const ptrdiff_t yh, const ptrdiff_t pair, const int K, const int PH, const int PW, const int T, const int checked) {
-    VEC wv[25];
-    MASK on[3 * 4];
-    const ptrdiff_t column = pair + (cols->pad - PW) / 2;
-    DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = DW(splat)(weights[k]);
-    if (checked) {
-        DW_UNROLL for (int k = 0; k < (K + 1) / 2 * T; k++) {
-            const ptrdiff_t at = column + k / T - (K - 1 - PW) / 2 + k % T * LANES;
-            on[k] = DW(lanes)(-at, dw_min(cols->out - at, (cols->size + 1) / 2 - pair - k % T * LANES));
-        }
-    }
-    for (ptrdiff_t i = 0; i < rows->size; i += 2) {
-        const ptrdiff_t row = (i + rows->pad - PH) / 2, first = row - (K - 1 - PH) / 2;
-        DW(grad_pair_tile)(x + row * xh + column, xh, wv, y + i * yh + 2 * pair, yh, -first, rows->out - first, on,
-                           cols->size - 2 * pair, i + 1 == rows->size, K, PH, PW, T, checked);
-    }
-}
+#define DW_PAIR_ARGUMENTS                                                                                                     \
+    const dw_grad_axis *rows, const dw_grad_axis *cols, const REAL *x, const ptrdiff_t xh, const REAL *weights, REAL *y,      \
+    const ptrdiff_t yh
 
-DW_INLINE void DW(grad_pair_plane)(
-        const dw_grad_axis *rows, const dw_grad_axis *cols, const REAL *x, ptrdiff_t xh, const REAL *w, ptrdiff_t wh, ptrdiff_t ww,
-        REAL *y, ptrdiff_t yh, const int K, const int PH, const int PW) {
-    REAL weights[25];
-    const ptrdiff_t pairs = (cols->size + 1) / 2;
-    for (int k = 0; k < K * K; k++) weights[k] = w[k / K * wh + k % K * ww];
-    for (ptrdiff_t i = 0; i < pairs;) {
-        const ptrdiff_t many = dw_ceil_div(pairs - i, LANES), at = i + (cols->pad - PW) / 2 - (K - 1 - PW) / 2;
-        const ptrdiff_t T = many >= DW_GRAD_VECTORS ? DW_GRAD_VECTORS : many >= 2 ? 2 : 1;
-        const int inside = at >= 0 && at + (K - 1) / 2 + T * LANES <= cols->out && 2 * (i + T * LANES) <= cols->size;
-#define ROWS(T, checked) DW(grad_pair_rows)(rows, cols, x, xh, weights, y, yh, i, K, PH, PW, T, checked)
-        if (T == 1) ROWS(1, 1);
-        else if (T == 2 && inside) ROWS(2, 0);
-        else if (T == 2) ROWS(2, 1);
-        else if (inside) ROWS(DW_GRAD_VECTORS, 0);
-        else ROWS(DW_GRAD_VECTORS, 1);
-#undef ROWS
-        i += T * LANES;
+/* A plane: each tile a function of its own, since gcc holds too little of all of them in registers together. */
+#define PLANE(K, PH, PW)                                                                                                      \
+    DW_GRAD_PAIRS(TILE, K, PH, PW)                                                                                            \
+    static DW_NOINLINE void DW(grad_fold_##K##PH##PW)(DW_PAIR_ARGUMENTS) {                                                    \
+        DW(grad_pair_rows)(rows, cols, x, xh, weights, y, yh, 0, K, PH, PW, 1, 1, 1);                                         \
+    }                                                                                                                         \
+    static void DW(grad_plane_##K##PH##PW)(DW_PAIR_ARGUMENTS) {                                                               \
+        const ptrdiff_t pairs = (cols->size + 1) / 2, shift = (cols->pad - PW) / 2 - (K - 1 - PW) / 2;                        \
+        if (LANES > 1 && pairs <= LANES / 2) {                                                                                \
+            DW(grad_fold_##K##PH##PW)(rows, cols, x, xh, weights, y, yh);                                                     \
+            return;                                                                                                           \
+        }                                                                                                                     \
+        for (ptrdiff_t i = 0; i < pairs;) {                                                                                   \
+            const ptrdiff_t many = dw_ceil_div(pairs - i, LANES);                                                             \
+            DW_GRAD_PAIRS(CALL, K, PH, PW)                                                                                    \
+        }                                                                                                                     \
     }
-}
+#define TILE(K, PH, PW, T, CHECKED)                                                                                           \
+    static DW_NOINLINE void DW(grad_pairs_##K##PH##PW##T)(DW_PAIR_ARGUMENTS, ptrdiff_t pair) {                                \
+        DW(grad_pair_rows)(rows, cols, x, xh, weights, y, yh, pair, K, PH, PW, T, 0, CHECKED);                                \
+    }
+#define CALL(K, PH, PW, T, CHECKED)                                                                                           \
+    if (CHECKED ? many >= T                                                                                                   \
+                : i + shift >= 0 && i + shift + (K - 1) / 2 + T * LANES <= cols->out && 2 * (i + T * LANES) <= cols->size) {  \
+        DW(grad_pairs_##K##PH##PW##T)(rows, cols, x, xh, weights, y, yh, i);                                                  \
+        i += T * LANES;                                                                                                       \
+        continue;                                                                                                             \
+    }
+DW_GRAD_PLANES(PLANE)
+#undef PLANE
+#undef TILE
+#undef CALL
 
 /* A plane (or a window of one) at stride 2 and a kernel of 3x3 or 5x5 (dw_grad_pairs). */
 static void DW(grad_plane)(const dw_grad_axis *rows, const dw_grad_axis *cols, const REAL *x, ptrdiff_t xh, const REAL *w,
                            ptrdiff_t wh, ptrdiff_t ww, REAL *y, ptrdiff_t yh) {
+    REAL weights[25];
+    const ptrdiff_t taps = rows->taps;
+    for (int i = 0; i < taps; i++)
+        for (int j = 0; j < taps; j++) weights[i * taps + j] = w[i * wh + j * ww];
 #define PLANE(K, PH, PW)                                                                    \
-    if (rows->taps == K && (rows->pad & 1) == PH && (cols->pad & 1) == PW)                  \
-        DW(grad_pair_plane)(rows, cols, x, xh, w, wh, ww, y, yh, K, PH, PW);
-    PLANE(3, 0, 0) PLANE(3, 0, 1) PLANE(3, 1, 0) PLANE(3, 1, 1)
-    PLANE(5, 0, 0) PLANE(5, 0, 1) PLANE(5, 1, 0) PLANE(5, 1, 1)
+    if (taps == K && (rows->pad & 1) == PH && (cols->pad & 1) == PW)                        \
+        DW(grad_plane_##K##PH##PW)(rows, cols, x, xh, weights, y, yh);
+    DW_GRAD_PLANES(PLANE)
 #undef PLANE
 }
+#undef DW_PAIR_ARGUMENTS
 
 /* ---- depth multiplier: the gradients of a channel's outputs are neighbours ---- */
 
