@@ -19,17 +19,15 @@
 cdef extern from *:
     ctypedef struct dw_grad_row:
         Py_ssize_t x, w, y, taps
-    ctypedef struct dw_grad_axis:
-        Py_ssize_t size, out, taps, pad
+    ctypedef struct dw_grad_planes:
+        Py_ssize_t rows, cols, grad_rows, grad_cols, row_pad, col_pad, xh, yh, xc, yc, wh, ww, taps, planes
     bint dw_grad_pairs(Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     void grad_strip_f32(const dw_geometry*, Py_ssize_t, const float*, const float*, float*, const dw_grad_row*, Py_ssize_t,
                         Py_ssize_t) nogil
     void grad_strip_f64(const dw_geometry*, Py_ssize_t, const double*, const double*, double*, const dw_grad_row*, Py_ssize_t,
                         Py_ssize_t) nogil
-    void grad_plane_f32(const dw_grad_axis*, const dw_grad_axis*, const float*, Py_ssize_t, const float*, Py_ssize_t, Py_ssize_t,
-                        float*, Py_ssize_t) nogil
-    void grad_plane_f64(const dw_grad_axis*, const dw_grad_axis*, const double*, Py_ssize_t, const double*, Py_ssize_t, Py_ssize_t,
-                        double*, Py_ssize_t) nogil
+    void grad_planes_f32(const dw_grad_planes*, const float*, const float*, float*) nogil
+    void grad_planes_f64(const dw_grad_planes*, const double*, const double*, double*) nogil
     void add_groups_f32(const float*, Py_ssize_t, float*, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     void add_groups_f64(const double*, Py_ssize_t, double*, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     void clear_block_f32(float*, Py_ssize_t) nogil
@@ -351,33 +349,30 @@ cdef void grad_phases(const Plan* p, const Axis* rows, const real* x, const real
 cdef void grad_row_task(const Plan* p, bint pairs, Py_ssize_t task, Py_ssize_t tasks, const real* x, const real* w, real* y,
                         real* scratch) noexcept nogil:
     """A range of the items (band of rows, plane of x_grad), planes fastest."""
-    cdef Py_ssize_t channels = p.channels // p.repeat, planes = p.images * channels, item, r0 = 0, row0 = 0
-    cdef Py_ssize_t start = p.items * task // tasks, band = start // planes, n = start % planes // channels, c = start % channels
+    cdef Py_ssize_t channels = p.channels // p.repeat, start = p.items * task // tasks, end = p.items * (task + 1) // tasks
+    cdef Py_ssize_t band, n, c, r0, row0
     cdef Axis rows
-    cdef dw_grad_axis row_axis, col_axis
+    cdef dw_grad_planes g
     cdef const real* x_plane
     cdef real* y_plane
-    cdef bint entered = False
-    col_axis.size, col_axis.out, col_axis.taps, col_axis.pad = p.cols.size, p.cols.out, p.cols.taps, p.cols.pad
-    for item in range(start, p.items * (task + 1) // tasks):
-        if not entered:
-            entered = True
-            r0 = p.rows.size * band // p.bands
-            rows = window(&p.rows, r0, p.rows.size * (band + 1) // p.bands, &row0)
-            row_axis.size, row_axis.out, row_axis.taps, row_axis.pad = rows.size, rows.out, rows.taps, rows.pad
+    g.cols, g.grad_cols, g.col_pad, g.taps = p.cols.size, p.cols.out, p.cols.pad, p.cols.taps
+    g.xh, g.xc, g.yh, g.yc, g.wh, g.ww = p.xh, p.xc, p.yh, p.yc, p.wh, p.ww
+    while start < end:
+        band, n, c = start // (p.images * channels), start // channels % p.images, start % channels
+        r0 = p.rows.size * band // p.bands
+        rows = window(&p.rows, r0, p.rows.size * (band + 1) // p.bands, &row0)
         x_plane = x + (n * p.xn + c * p.repeat * p.xc + row0 * p.xh)
         y_plane = y + (n * p.yn + c * p.yc + r0 * p.yh)
+        g.rows, g.grad_rows, g.row_pad, g.planes = rows.size, rows.out, rows.pad, 1
         if not pairs:
             grad_phases(p, &rows, x_plane, w + c * p.repeat, y_plane, scratch)
-        elif real is float:
-            grad_plane_f32(&row_axis, &col_axis, x_plane, p.xh, w + c, p.wh, p.ww, y_plane, p.yh)
         else:
-            grad_plane_f64(&row_axis, &col_axis, x_plane, p.xh, w + c, p.wh, p.ww, y_plane, p.yh)
-        c += 1
-        if c == channels:
-            c, n = 0, n + 1
-            if n == p.images:
-                n, band, entered = 0, band + 1, False
+            g.planes = dw_min(channels - c, end - start)
+            if real is float:
+                grad_planes_f32(&g, x_plane, w + c, y_plane)
+            else:
+                grad_planes_f64(&g, x_plane, w + c, y_plane)
+        start += g.planes
 
 
 cdef void run_grad_rows(Plan* p, bint pairs, const real* x, const real* w, real* y, real* scratch, int workers) noexcept nogil:

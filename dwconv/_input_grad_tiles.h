@@ -16,10 +16,16 @@ typedef struct {
     ptrdiff_t x, w, y, taps;
 } dw_grad_row;
 
-/* What a tile of planes needs to know of an axis. */
+/* Neighbouring planes, or the same window of each: sizes, distances in elements. */
 typedef struct {
-    ptrdiff_t size, out, taps, pad;
-} dw_grad_axis;
+    ptrdiff_t rows, cols;             /* of x_grad */
+    ptrdiff_t grad_rows, grad_cols;
+    ptrdiff_t row_pad, col_pad;
+    ptrdiff_t xh, yh;                 /* from one row to the next in the gradient and in x_grad */
+    ptrdiff_t xc, yc;                 /* from one plane to the next; weights of planes are neighbours */
+    ptrdiff_t wh, ww, taps;
+    ptrdiff_t planes;
+} dw_grad_planes;
 
 /*   grad_strip: kernel columns, parity of the padding, pairs of columns
  *   grad_plane: kernel, parities of the padding of rows and columns
@@ -147,122 +153,131 @@ DW_INLINE void DW(store_on)(REAL *p, VEC v, MASK on, ptrdiff_t n) {
 #endif
 }
 
-/* Two rows of x_grad, T vectors of pairs of columns from pair `pair` on, for all rows of a window; or, folded, four rows, two of
- * them in each half of one vector, where a row has few pairs.  Of the gradient rows and columns that the kernel reaches from the
- * pairs' own, the first is row and column -(K - 1 - P) / 2.  `weights` are K * K, unturned. */
-DW_INLINE void DW(grad_pair_rows)(
-        const dw_grad_axis *rows, const dw_grad_axis *cols, const REAL *x, const ptrdiff_t xh, const REAL *weights, REAL *y,
-        const ptrdiff_t yh, const ptrdiff_t pair, const int K, const int PH, const int PW, const int T, const int fold,
-        const int checked) {
+/* The vector at p; or, folded, one half of it from there and one from the next row. */
+DW_INLINE VEC DW(load_pairs)(const REAL *p, const ptrdiff_t xh, MASK on, MASK next, const int fold, const int checked) {
+#if DW_VECTORS
+    if (fold) return (VEC)((IVEC)DW(load_lanes)(p, on) | (IVEC)DW(load_lanes)(p + (xh - LANES / 2), next));
+#endif
+    return checked ? DW(load_lanes)(p, on) : DW(load)(p);
+}
+
+/* Two rows of each plane of x_grad, T vectors of pairs of columns from pair `pair` on, then the next two; or, folded, four rows,
+ * two of them in each half of one vector, where a row has few pairs.  The first of the gradient rows that the kernel reaches
+ * from a pair of rows is row -(K - 1 - P) / 2 from the pair's own, and so for columns. */
+DW_INLINE void DW(grad_pair_rows)(const dw_grad_planes *g, const REAL *x, const REAL *w, REAL *y, const ptrdiff_t pair, const int K,
+                                  const int PH, const int PW, const int T, const int fold, const int checked) {
     enum { HALF = LANES / 2 };
-    const ptrdiff_t column = pair + (cols->pad - PW) / 2 - (K - 1 - PW) / 2, size = rows->size, out = rows->out;
-    const ptrdiff_t wide = cols->size - 2 * pair;
-    VEC wv[25];
-    MASK on[3 * 4], high[3], stored[2 * 4];
-    DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = DW(splat)(weights[k]);
+    const ptrdiff_t column = pair + (g->col_pad - PW) / 2 - (K - 1 - PW) / 2, first = (g->row_pad - PH) / 2 - (K - 1 - PH) / 2;
+    const ptrdiff_t size = g->rows, out = g->grad_rows, wide = g->cols - 2 * pair, xh = g->xh, yh = g->yh;
+    const MASK none = DW(lanes)(0, 0);
+    MASK on[3 * 4], next[3 * 4], both[3 * 4], stored[2 * 4];
     DW_UNROLL for (int k = 0; k < (K + 1) / 2 * T; k++) {
-        const ptrdiff_t at = column + k / T + k % T * LANES, end = dw_min(cols->out - at, (wide + 1) / 2 - k % T * LANES);
+        const ptrdiff_t at = column + k / T + k % T * LANES, end = dw_min(g->grad_cols - at, (wide + 1) / 2 - k % T * LANES);
         on[k] = DW(lanes)(-at, end);
-        if (fold) high[k] = DW(lanes)(HALF + dw_max(-at, 0), HALF + end);
+        next[k] = fold ? DW(lanes)(HALF + dw_max(-at, 0), HALF + end) : none;
+        both[k] = on[k] | next[k];
     }
     DW_UNROLL for (int k = 0; k < 2 * T; k++) stored[k] = DW(lanes)(0, wide - k * LANES);
-    ptrdiff_t row = (rows->pad - PH) / 2 - (K - 1 - PH) / 2; /* of the gradient */
-    x += column;
+    x += first * xh + column;
     y += 2 * pair;
-    for (ptrdiff_t i = 0; i < size; i += fold ? 4 : 2, row += fold ? 2 : 1, y += (fold ? 4 : 2) * yh) {
-        VEC acc[4 * 4];
-        DW_UNROLL for (int k = 0; k < 4 * T; k++) acc[k] = DW(splat)(0);
-        DW_UNROLL for (int t = 0; t < (K + 1) / 2; t++) {
-            const int exists = 0 <= row + t && row + t < out, next = 0 <= row + t + 1 && row + t + 1 < out;
-            if (!exists && !(fold && next)) continue;
-            DW_UNROLL for (int u = 0; u < (K + 1) / 2; u++) {
-                DW_UNROLL for (int k = 0; k < T; k++) {
-                    const REAL *p = x + (row + t) * xh + (u + k * LANES);
-                    MASK m = on[u * T + k];
-                    VEC v;
-                    if (fold) {
-                        const MASK none = DW(lanes)(0, 0), m0 = exists ? m : none, m1 = next ? high[u] : none;
-                        m = m0 | m1;
-                        v = (VEC)((IVEC)DW(load_lanes)(p, m0) | (IVEC)DW(load_lanes)(p + (xh - HALF), m1));
-                    } else {
-                        v = checked ? DW(load_lanes)(p, m) : DW(load)(p);
-                    }
-                    DW_ONE_LOAD(v);
-                    DW_UNROLL for (int b = 0; b < 4; b++) {
-                        const int f = b / 2 + PH - 2 * (t - (K - 1 - PH) / 2), j = b % 2 + PW - 2 * (u - (K - 1 - PW) / 2);
-                        if (0 <= f && f < K && 0 <= j && j < K) {
-                            if (checked) acc[b * T + k] = DW(add_product)(acc[b * T + k], v, wv[f * K + j], m);
-                            else acc[b * T + k] = acc[b * T + k] + v * wv[f * K + j];
-                        }
-                    }
+    for (ptrdiff_t plane = 0; plane < g->planes; plane++, x += g->xc, y += g->yc, w++) {
+        VEC wv[25];
+        const REAL *p = x;
+        REAL *q = y;
+        ptrdiff_t row = first; /* of the gradient */
+        DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = DW(splat)(w[k / K * g->wh + k % K * g->ww]);
+        for (ptrdiff_t i = 0; i < size; i += fold ? 4 : 2) {
+            VEC acc[4 * 4];
+            DW_UNROLL for (int k = 0; k < 4 * T; k++) acc[k] = DW(splat)(0);
+#define TAPS(ON, NEXT, BOTH)                                                                                                  \
+            DW_UNROLL for (int u = 0; u < (K + 1) / 2; u++) {                                                                 \
+                DW_UNROLL for (int k = 0; k < T; k++) {                                                                       \
+                    VEC v = DW(load_pairs)(p + (t * xh + u + k * LANES), xh, ON, NEXT, fold, checked);                        \
+                    DW_ONE_LOAD(v);                                                                                           \
+                    DW_UNROLL for (int b = 0; b < 4; b++) {                                                                   \
+                        const int f = b / 2 + PH - 2 * (t - (K - 1 - PH) / 2), j = b % 2 + PW - 2 * (u - (K - 1 - PW) / 2);   \
+                        if (0 <= f && f < K && 0 <= j && j < K) {                                                             \
+                            if (checked) acc[b * T + k] = DW(add_product)(acc[b * T + k], v, wv[f * K + j], BOTH);            \
+                            else acc[b * T + k] = acc[b * T + k] + v * wv[f * K + j];                                         \
+                        }                                                                                                     \
+                    }                                                                                                         \
+                }                                                                                                             \
+            }
+            if (row >= 0 && row + (K + 1) / 2 + fold <= out) {
+                DW_UNROLL for (int t = 0; t < (K + 1) / 2; t++) TAPS(on[u * T + k], next[u * T + k], both[u * T + k])
+            } else {
+                DW_UNROLL for (int t = 0; t < (K + 1) / 2; t++) {
+                    const int here = 0 <= row + t && row + t < out, there = fold && 0 <= row + t + 1 && row + t + 1 < out;
+                    if (!here && !there) continue;
+                    TAPS(here ? on[u * T + k] : none, there ? next[u * T + k] : none,
+                         (here ? on[u * T + k] : none) | (there ? next[u * T + k] : none))
                 }
             }
-        }
-        DW_UNROLL for (int b = 0; b < 2; b++) {
-            if (i + b >= size) break;
-            DW_UNROLL for (int k = 0; k < T; k++) {
-                VEC low = acc[2 * b * T + k], up = acc[(2 * b + 1) * T + k];
-                REAL *p = y + b * yh + 2 * k * LANES;
-                DW(zip)(&low, &up);
-                DW(store_on)(p, low, stored[2 * k], wide - 2 * k * LANES);
-                if (!fold) DW(store_on)(p + LANES, up, stored[2 * k + 1], wide - (2 * k + 1) * LANES);
-                else if (i + b + 2 < size) DW(store_on)(p + 2 * yh, up, stored[0], wide);
+#undef TAPS
+            DW_UNROLL for (int b = 0; b < 2; b++) {
+                if (i + b >= size) break;
+                DW_UNROLL for (int k = 0; k < T; k++) {
+                    VEC low = acc[2 * b * T + k], high = acc[(2 * b + 1) * T + k];
+                    REAL *r = q + b * yh + 2 * k * LANES;
+                    DW(zip)(&low, &high);
+                    DW(store_on)(r, low, stored[2 * k], wide - 2 * k * LANES);
+                    if (!fold) DW(store_on)(r + LANES, high, stored[2 * k + 1], wide - (2 * k + 1) * LANES);
+                    else if (i + b + 2 < size) DW(store_on)(r + 2 * yh, high, stored[0], wide);
+                }
             }
+            row += fold ? 2 : 1;
+            p += fold ? 2 * xh : xh;
+            q += fold ? 4 * yh : 2 * yh;
         }
     }
 }
 
-#define DW_PAIR_ARGUMENTS                                                                                                     \
-    const dw_grad_axis *rows, const dw_grad_axis *cols, const REAL *x, const ptrdiff_t xh, const REAL *weights, REAL *y,      \
-    const ptrdiff_t yh
-
-/* A plane: each tile a function of its own, since gcc holds too little of all of them in registers together. */
-#define PLANE(K, PH, PW)                                                                                                      \
-    DW_GRAD_PAIRS(TILE, K, PH, PW)                                                                                            \
-    static DW_NOINLINE void DW(grad_fold_##K##PH##PW)(DW_PAIR_ARGUMENTS) {                                                    \
-        DW(grad_pair_rows)(rows, cols, x, xh, weights, y, yh, 0, K, PH, PW, 1, 1, 1);                                         \
-    }                                                                                                                         \
-    static void DW(grad_plane_##K##PH##PW)(DW_PAIR_ARGUMENTS) {                                                               \
-        const ptrdiff_t pairs = (cols->size + 1) / 2, shift = (cols->pad - PW) / 2 - (K - 1 - PW) / 2;                        \
-        if (LANES > 1 && pairs <= LANES / 2) {                                                                                \
-            DW(grad_fold_##K##PH##PW)(rows, cols, x, xh, weights, y, yh);                                                     \
-            return;                                                                                                           \
-        }                                                                                                                     \
-        for (ptrdiff_t i = 0; i < pairs;) {                                                                                   \
-            const ptrdiff_t many = dw_ceil_div(pairs - i, LANES);                                                             \
-            DW_GRAD_PAIRS(CALL, K, PH, PW)                                                                                    \
-        }                                                                                                                     \
-    }
+/* Each tile is a function of its own: of all of them together gcc holds too little in registers. */
 #define TILE(K, PH, PW, T, CHECKED)                                                                                           \
-    static DW_NOINLINE void DW(grad_pairs_##K##PH##PW##T)(DW_PAIR_ARGUMENTS, ptrdiff_t pair) {                                \
-        DW(grad_pair_rows)(rows, cols, x, xh, weights, y, yh, pair, K, PH, PW, T, 0, CHECKED);                                \
+    static DW_NOINLINE void DW(grad_pairs_##K##PH##PW##T)(const dw_grad_planes *g, const REAL *x, const REAL *w, REAL *y,     \
+                                                          ptrdiff_t pair) {                                                   \
+        DW(grad_pair_rows)(g, x, w, y, pair, K, PH, PW, T, 0, CHECKED);                                                       \
     }
 #define CALL(K, PH, PW, T, CHECKED)                                                                                           \
     if (CHECKED ? many >= T                                                                                                   \
-                : i + shift >= 0 && i + shift + (K - 1) / 2 + T * LANES <= cols->out && 2 * (i + T * LANES) <= cols->size) {  \
-        DW(grad_pairs_##K##PH##PW##T)(rows, cols, x, xh, weights, y, yh, i);                                                  \
+                : i + shift >= 0 && i + shift + (K - 1) / 2 + T * LANES <= g->grad_cols && 2 * (i + T * LANES) <= g->cols) {  \
+        DW(grad_pairs_##K##PH##PW##T)(&one, x, w, y, i);                                                                      \
         i += T * LANES;                                                                                                       \
         continue;                                                                                                             \
+    }
+#define PLANE(K, PH, PW)                                                                                                      \
+    DW_GRAD_PAIRS(TILE, K, PH, PW)                                                                                            \
+    static DW_NOINLINE void DW(grad_fold_##K##PH##PW)(const dw_grad_planes *g, const REAL *x, const REAL *w, REAL *y) {       \
+        DW(grad_pair_rows)(g, x, w, y, 0, K, PH, PW, 1, 1, 1);                                                                \
+    }                                                                                                                         \
+    static void DW(grad_planes_##K##PH##PW)(const dw_grad_planes *g, const REAL *x, const REAL *w, REAL *y) {                 \
+        const ptrdiff_t pairs = (g->cols + 1) / 2, shift = (g->col_pad - PW) / 2 - (K - 1 - PW) / 2;                          \
+        const ptrdiff_t at_once = pairs > 2 * LANES ? 1 : g->planes; /* wide planes one by one, all their columns */          \
+        dw_grad_planes one = *g;                                                                                              \
+        one.planes = at_once;                                                                                                 \
+        if (LANES > 1 && pairs <= LANES / 2) {                                                                                \
+            DW(grad_fold_##K##PH##PW)(g, x, w, y);                                                                            \
+            return;                                                                                                           \
+        }                                                                                                                     \
+        for (ptrdiff_t plane = 0; plane < g->planes; plane += at_once, x += g->xc, y += g->yc, w++) {                         \
+            for (ptrdiff_t i = 0; i < pairs;) {                                                                               \
+                const ptrdiff_t many = dw_ceil_div(pairs - i, LANES);                                                         \
+                DW_GRAD_PAIRS(CALL, K, PH, PW)                                                                                \
+            }                                                                                                                 \
+        }                                                                                                                     \
     }
 DW_GRAD_PLANES(PLANE)
 #undef PLANE
 #undef TILE
 #undef CALL
 
-/* A plane (or a window of one) at stride 2 and a kernel of 3x3 or 5x5 (dw_grad_pairs). */
-static void DW(grad_plane)(const dw_grad_axis *rows, const dw_grad_axis *cols, const REAL *x, ptrdiff_t xh, const REAL *w,
-                           ptrdiff_t wh, ptrdiff_t ww, REAL *y, ptrdiff_t yh) {
-    REAL weights[25];
-    const ptrdiff_t taps = rows->taps;
-    for (int i = 0; i < taps; i++)
-        for (int j = 0; j < taps; j++) weights[i * taps + j] = w[i * wh + j * ww];
-#define PLANE(K, PH, PW)                                                                    \
-    if (taps == K && (rows->pad & 1) == PH && (cols->pad & 1) == PW)                        \
-        DW(grad_plane_##K##PH##PW)(rows, cols, x, xh, weights, y, yh);
+/* Planes at stride 2 and a kernel of 3x3 or 5x5 (dw_grad_pairs). */
+static void DW(grad_planes)(const dw_grad_planes *g, const REAL *x, const REAL *w, REAL *y) {
+#define PLANE(K, PH, PW) \
+    if (g->taps == K && (g->row_pad & 1) == PH && (g->col_pad & 1) == PW) DW(grad_planes_##K##PH##PW)(g, x, w, y);
     DW_GRAD_PLANES(PLANE)
 #undef PLANE
 }
-#undef DW_PAIR_ARGUMENTS
 
 /* ---- depth multiplier: the gradients of a channel's outputs are neighbours ---- */
 
