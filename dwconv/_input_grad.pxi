@@ -23,9 +23,9 @@ cdef extern from *:
         Py_ssize_t rows, cols, grad_rows, grad_cols, row_pad, col_pad, xh, yh, xc, yc, wh, ww, taps, planes
     bint dw_grad_pairs(Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     void grad_strip_f32(const dw_geometry*, Py_ssize_t, const float*, const float*, float*, const dw_grad_row*, Py_ssize_t,
-                        Py_ssize_t) nogil
+                        Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     void grad_strip_f64(const dw_geometry*, Py_ssize_t, const double*, const double*, double*, const dw_grad_row*, Py_ssize_t,
-                        Py_ssize_t) nogil
+                        Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     void grad_planes_f32(const dw_grad_planes*, const float*, const float*, float*) nogil
     void grad_planes_f64(const dw_grad_planes*, const double*, const double*, double*) nogil
     void add_groups_f32(const float*, Py_ssize_t, float*, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
@@ -96,16 +96,20 @@ cdef inline Py_ssize_t reached(const Axis* a, Py_ssize_t inputs) noexcept nogil:
 
 cdef void grad_window(const Plan* p, const Axis* rows, const Axis* cols, const real* x, const real* w, real* y,
                       Py_ssize_t first, Py_ssize_t blocks, Py_ssize_t channels) noexcept nogil:
-    """Blocks of channels of the window y from the gradients x, strides in the plan."""
+    """Blocks of channels of the window y from the gradients x, strides in the plan; the first and the last block may be shifted
+    to lie inside the channels."""
     cdef dw_geometry g
     cdef dw_grad_row strip[GRAD_ROWS]
     cdef Taps th, tw
-    cdef Py_ssize_t i, j, k
+    cdef Py_ssize_t i, j, k, lanes = lanes_of(sizeof(real)), height
+    cdef bint before = first < 0, after = channels >= lanes and first + blocks * lanes > channels
+    cdef const real* wt
+    cdef real* to
     g.clamp, g.lo, g.hi, g.repeat, g.period, g.sh, g.sw = 0, 0, 0, 1, 1, 1, 1
     g.xh, g.xw = reach(rows) * p.xh, reach(cols) * p.xw
     g.wh, g.ww = -rows.step * p.wh, -cols.step * p.ww
     g.pad, g.width = cols.pad, cols.out
-    if dw_grad_pairs(cols.taps, cols.stride, cols.dilation) and channels >= lanes_of(sizeof(real)):
+    if dw_grad_pairs(cols.taps, cols.stride, cols.dilation) and channels >= lanes:
         g.ww, g.yw, g.cols = p.ww, p.yw, cols.size
         for i in range(0, rows.size, 2):
             for k in range(dw_min(rows.size - i, 2)):
@@ -116,21 +120,26 @@ cdef void grad_window(const Plan* p, const Axis* rows, const Axis* cols, const r
                 strip[k].y = (i + k) * p.yh
                 strip[k].taps = dw_max(th.hi - th.lo, 0)
             if real is float:
-                grad_strip_f32(&g, cols.taps, x + first, w + first, y + first, strip, dw_min(rows.size - i, 2), blocks)
+                grad_strip_f32(&g, cols.taps, x, w, y, strip, dw_min(rows.size - i, 2), first, blocks, channels)
             else:
-                grad_strip_f64(&g, cols.taps, x + first, w + first, y + first, strip, dw_min(rows.size - i, 2), blocks)
+                grad_strip_f64(&g, cols.taps, x, w, y, strip, dw_min(rows.size - i, 2), first, blocks, channels)
         return
     g.yh, g.yw = period(rows) * p.yh, period(cols) * p.yw
     for i in range(dw_min(period(rows), rows.size)):
         th = taps_of(rows, i)
+        height = dw_ceil_div(rows.size - i, period(rows))
         for j in range(dw_min(period(cols), cols.size)):
             tw = taps_of(cols, j)
             g.kh, g.kw = th.count if tw.count else 0, tw.count if th.count else 0
             g.x0 = th.first * p.xh + tw.first * p.xw
             g.row_lo, g.row_hi, g.col_lo, g.col_hi = th.lo, th.hi, tw.lo, tw.hi
             g.cols = dw_ceil_div(cols.size - j, period(cols))
-            channel_blocks(&g, x, w + (th.last * p.wh + tw.last * p.ww), <const real*> NULL, y + (i * p.yh + j * p.yw), 0,
-                           dw_ceil_div(rows.size - i, period(rows)), first, blocks, channels)
+            wt, to = w + (th.last * p.wh + tw.last * p.ww), y + (i * p.yh + j * p.yw)
+            if before:
+                channel_blocks(&g, x, wt, <const real*> NULL, to, 0, height, 0, 1, channels)
+            channel_blocks(&g, x, wt, <const real*> NULL, to, 0, height, first + before * lanes, blocks - before - after, channels)
+            if after:
+                channel_blocks(&g, x, wt, <const real*> NULL, to, 0, height, channels - lanes, 1, channels)
 
 
 # ---- channels_last ----
@@ -140,22 +149,26 @@ cdef void grad_channel_task(const Plan* p, Py_ssize_t task, const real* x, const
     cdef Py_ssize_t lanes = lanes_of(sizeof(real)), unit = dw_min(period(&p.rows), p.rows.size), out0
     cdef Py_ssize_t group = task % p.groups, band = task // p.groups % p.bands, n = task // (p.groups * p.bands)
     cdef Py_ssize_t units = dw_ceil_div(p.rows.size, unit), r0 = units * band // p.bands * unit
-    cdef Py_ssize_t whole = dw_max((p.channels - p.head) // lanes, 1)
-    cdef Py_ssize_t first = whole * group // p.groups, end = whole * (group + 1) // p.groups
+    cdef Py_ssize_t blocks = grad_channel_blocks(p, lanes)
+    cdef Py_ssize_t first = blocks * group // p.groups, end = blocks * (group + 1) // p.groups
     cdef Axis rows = window(&p.rows, r0, dw_min(units * (band + 1) // p.bands * unit, p.rows.size), &out0)
     x += n * p.xn + out0 * p.xh
     y += n * p.yn + r0 * p.yh
-    if first == 0 and p.head:
-        grad_window(p, &rows, &p.cols, x, w, y, 0, 1, p.channels)
-    grad_window(p, &rows, &p.cols, x, w, y, p.head + first * lanes, end - first, p.channels)
-    if end == whole and p.channels > p.head + whole * lanes:
-        grad_window(p, &rows, &p.cols, x, w, y, p.channels - lanes, 1, p.channels)
+    grad_window(p, &rows, &p.cols, x, w, y, p.head + (first - (p.head > 0)) * lanes, end - first, p.channels)
+
+
+cdef inline Py_ssize_t grad_channel_blocks(const Plan* p, Py_ssize_t lanes) noexcept nogil:
+    """One before the first aligned channel, too, and one for what is left over."""
+    return dw_ceil_div(p.channels - p.head, lanes) + (p.head > 0)
 
 
 cdef void run_grad_channels(Plan* p, const real* x, const real* w, real* y, int workers) noexcept nogil:
     cdef Py_ssize_t lanes = lanes_of(sizeof(real)), task, tasks
     cdef Py_ssize_t units = dw_ceil_div(p.rows.size, dw_min(period(&p.rows), p.rows.size))
-    p.head = aligned_channel(p, x) if p.channels >= 8 * lanes else 0
+    p.head = 0
+    if p.channels >= 6 * lanes and (p.yw | p.yh | p.yn) % lanes == 0:
+        # so that stores are aligned: there are more of them than of loads, and one across two lines costs two
+        p.head = (lanes - <Py_ssize_t> (<size_t> y // sizeof(real)) % lanes) % lanes
     # the phases of a band go over it one after the other, which therefore should fit the cache; pairs of columns are in order
     p.bands = 1
     if not dw_grad_pairs(p.cols.taps, p.cols.stride, p.cols.dilation):
@@ -166,7 +179,7 @@ cdef void run_grad_channels(Plan* p, const real* x, const real* w, real* y, int 
     p.groups = 1
     tasks = p.images * p.bands
     if workers > 1 and tasks < workers * 2:
-        p.groups = dw_max(1, dw_min((p.channels - p.head) // lanes, dw_ceil_div(workers * TASKS_PER_WORKER, tasks)))
+        p.groups = dw_min(grad_channel_blocks(p, lanes), dw_ceil_div(workers * TASKS_PER_WORKER, tasks))
     tasks *= p.groups
     if workers <= 1:
         for task in range(tasks):

@@ -32,6 +32,9 @@ PATHS = {
     "pairs": ((12, 40, 20), (3, 3, 1), 2, 1, 1),
     "pairs, even padding": ((11, 41, 20), (3, 3, 1), 2, 1, ((0, 1), (0, 1))),
     "pairs, unequal parities": ((11, 75, 5), (3, 3, 1), 2, 1, ((1, 0), (2, 1))),
+    "pairs, few columns": ((14, 13, 18), (3, 3, 1), 2, 1, 1),
+    "pairs, few columns, even padding": ((13, 7, 3), (3, 3, 1), 2, 1, ((0, 1), (2, 1))),
+    "pairs 5x5, few columns": ((15, 6, 5), (5, 5, 1), 2, 1, 2),
     "pairs 5x5": ((12, 40, 33), (5, 5, 1), 2, 1, 2),
     "pairs 5x5, odd padding": ((13, 75, 3), (5, 5, 1), 2, 1, ((1, 2), (1, 2))),
     "pairs 5x5, unequal parities": ((13, 75, 2), (5, 5, 1), 2, 1, ((3, 2), (2, 1))),
@@ -63,8 +66,9 @@ def axes(size, taps, strides, dilation, padding):
     """The forward's axes of rows and columns; None where there is no output."""
     pads = _geometry.padding_pairs(padding)
     pads = (pads, pads) if isinstance(pads, str) else pads
+    every = zip(size, taps, oracle.both(strides), oracle.both(dilation), pads, strict=True)
     try:
-        return [_geometry.axis("axis", *args) for args in zip(size, taps, oracle.both(strides), oracle.both(dilation), pads, strict=True)]
+        return [_geometry.axis("axis", *one) for one in every]
     except ValueError:
         return None
 
@@ -77,8 +81,10 @@ def scatter(grad, kernel, rows, cols):
     products = grad.reshape(n, oh, ow, c, m).astype(float)
     with np.errstate(invalid="ignore"):
         for i, j in itertools.product(range(kh), range(kw)):
-            reached = [[(o, o * stride + tap * dilation - pad) for o in range(out) if 0 <= o * stride + tap * dilation - pad < size]
-                       for (size, out, _, stride, dilation, pad), tap in ((rows, i), (cols, j))]
+            reached = []
+            for (size, out, _, stride, dilation, pad), tap in ((rows, i), (cols, j)):
+                inputs = [(o, o * stride + tap * dilation - pad) for o in range(out)]
+                reached.append([(o, x) for o, x in inputs if 0 <= x < size])
             if all(reached):
                 (o, r), (q, k) = (np.array(pairs).T for pairs in reached)
                 x_grad[np.ix_(range(n), r, k)] += np.sum(products[np.ix_(range(n), o, q)] * kernel[i, j], axis=-1)
@@ -121,7 +127,8 @@ def check(*geometry, workers=1):
     if found is not None:
         *arrays, expected = found
         for data_format, dtype in itertools.product(LAYOUTS, DTYPES):
-            np.testing.assert_array_equal(call(data_format, dtype, *arrays, workers), expected, f"{geometry} {data_format} {dtype}")
+            x_grad = call(data_format, dtype, *arrays, workers)
+            np.testing.assert_array_equal(x_grad, expected, f"{geometry} {data_format} {dtype}")
 
 
 # ---- exact values ----
@@ -185,7 +192,7 @@ def test_any_geometry(kernels, geometry, workers):
 @paths
 def test_bits(kernels, path):
     """One chain of multiply-adds per element: not a bit depends on workers, batch or layout."""
-    size, (kh, kw, m), strides, dilation, padding = path
+    size, (kh, kw, m), *_ = path
     _, _, rows, cols, _ = problem(*path)
     rng = np.random.default_rng(3)
     grad = rng.standard_normal((2, rows[1], cols[1], size[2] * m))
@@ -228,6 +235,22 @@ def test_dense_result(kernels):
             view = x_grad[::-1, ::-1, ::-1] if reverse else x_grad
             assert _runtime.kernels.input_grad(data_format, layout(grad, data_format), w, view, rows, cols, 1)
             np.testing.assert_array_equal(view, layout(expected, data_format))
+
+
+@pytest.mark.parametrize(("c", "kernel_shape", "strides"),
+                         [(144, (3, 3, 1), 2), (112, (4, 2, 1), 2), (96, (5, 5, 1), 2), (98, (3, 3, 2), 1)])
+def test_alignment(kernels, c, kernel_shape, strides):
+    """Wherever x_grad starts: of many channels the vectors begin at its first aligned one."""
+    grad, kernel, rows, cols, expected = problem((5, 6, c), kernel_shape, strides, 1, 1)
+    w = kernel.reshape(*kernel.shape[:2], -1)
+    for dtype, offset, workers in itertools.product(DTYPES, range(16), (1, 3)):
+        whole = np.full(expected.size + 32, SENTINEL, dtype)
+        x_grad = whole[offset : offset + expected.size].reshape(expected.shape)
+        x_grad[...] = np.nan
+        _runtime.kernels.input_grad("channels_last", grad.astype(dtype), w.astype(dtype), x_grad, rows, cols, workers)
+        np.testing.assert_array_equal(x_grad, expected)
+        x_grad[...] = SENTINEL
+        assert (whole == SENTINEL).all()
 
 
 @pytest.mark.parametrize("strides", [1, 2])
