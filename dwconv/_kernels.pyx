@@ -27,6 +27,7 @@ cdef extern from *:
     #define DW(name) name##_f32
     #include "_simd.h"
     #include "_tiles.h"
+    #include "_kernel_grad_tiles.h"
     #undef REAL
     #undef REAL_SIZE
     #undef REAL_INT
@@ -37,6 +38,7 @@ cdef extern from *:
     #define DW(name) name##_f64
     #include "_simd.h"
     #include "_tiles.h"
+    #include "_kernel_grad_tiles.h"
     #ifdef _MSC_VER                      /* one lane: nothing to align for */
     #include <stdlib.h>
     #define aligned_alloc(alignment, size) malloc(size)
@@ -466,3 +468,6 @@ def max_threads():
 def build_info():
     """What this module was compiled with."""
     return {"compiler": DW_COMPILER.decode(), "openmp": bool(DW_OPENMP), "vector_bytes": DW_VECTOR_BYTES}
+
+
+include "_kernel_grad.pxi"
