@@ -104,10 +104,9 @@ cdef void grad_window(const Plan* p, const Axis* rows, const Axis* cols, const r
     cdef dw_grad_row strip[GRAD_ROWS]
     cdef Taps th, tw
     cdef Py_ssize_t i, j, k, lanes = lanes_of(sizeof(real)), height
-    cdef bint before = first < 0, after = channels >= lanes and first + blocks * lanes > channels
     cdef const real* wt
     cdef real* to
-    g.clamp, g.lo, g.hi, g.repeat, g.period, g.sh, g.sw = 0, 0, 0, 1, 1, 1, 1
+    g.clamp, g.lo, g.hi, g.repeat, g.period, g.sh, g.sw, g.stream, g.strips = 0, 0, 0, 1, 1, 1, 1, 0, 1
     g.xh, g.xw = reach(rows) * p.xh, reach(cols) * p.xw
     g.wh, g.ww = -rows.step * p.wh, -cols.step * p.ww
     g.pad, g.width = cols.pad, cols.out
@@ -137,11 +136,7 @@ cdef void grad_window(const Plan* p, const Axis* rows, const Axis* cols, const r
             g.row_lo, g.row_hi, g.col_lo, g.col_hi = th.lo, th.hi, tw.lo, tw.hi
             g.cols = dw_ceil_div(cols.size - j, period(cols))
             wt, to = w + (th.last * p.wh + tw.last * p.ww), y + (i * p.yh + j * p.yw)
-            if before:
-                channel_blocks(&g, x, wt, <const real*> NULL, to, 0, height, 0, 1, channels)
-            channel_blocks(&g, x, wt, <const real*> NULL, to, 0, height, first + before * lanes, blocks - before - after, channels)
-            if after:
-                channel_blocks(&g, x, wt, <const real*> NULL, to, 0, height, channels - lanes, 1, channels)
+            channel_blocks(&g, x, wt, <const real*> NULL, to, 0, height, first, blocks, channels)
 
 
 # ---- channels_last ----
@@ -156,21 +151,20 @@ cdef void grad_channel_task(const Plan* p, Py_ssize_t task, const real* x, const
     cdef Axis rows = window(&p.rows, r0, dw_min(units * (band + 1) // p.bands * unit, p.rows.size), &out0)
     x += n * p.xn + out0 * p.xh
     y += n * p.yn + r0 * p.yh
-    grad_window(p, &rows, &p.cols, x, w, y, p.head + (first - (p.head > 0)) * lanes, end - first, p.channels)
+    grad_window(p, &rows, &p.cols, x, w, y, p.start + first * lanes, end - first, p.channels)
 
 
 cdef inline Py_ssize_t grad_channel_blocks(const Plan* p, Py_ssize_t lanes) noexcept nogil:
-    """One before the first aligned channel, too, and one for what is left over."""
-    return dw_ceil_div(p.channels - p.head, lanes) + (p.head > 0)
+    return dw_ceil_div(p.channels - p.start, lanes)
 
 
 cdef void run_grad_channels(Plan* p, const real* x, const real* w, real* y, int workers) noexcept nogil:
     cdef Py_ssize_t lanes = lanes_of(sizeof(real)), task, tasks
     cdef Py_ssize_t units = dw_ceil_div(p.rows.size, dw_min(period(&p.rows), p.rows.size))
-    p.head = 0
+    p.start = 0
     if p.channels >= 6 * lanes and (p.yw | p.yh | p.yn) % lanes == 0:
         # so that stores are aligned: there are more of them than of loads, and one across two lines costs two
-        p.head = (lanes - <Py_ssize_t> (<size_t> y // sizeof(real)) % lanes) % lanes
+        p.start = -(<Py_ssize_t> (<size_t> y // sizeof(real)) % lanes)
     # the phases of a band go over it one after the other, which therefore should fit the cache; pairs of columns are in order
     p.bands = 1
     if not dw_grad_pairs(p.cols.taps, p.cols.stride, p.cols.dilation):
@@ -327,7 +321,7 @@ cdef void grad_phases(const Plan* p, const Axis* rows, const real* x, const real
     cdef dw_geometry g
     cdef Taps th, tw
     cdef real* to
-    g.clamp, g.lo, g.hi, g.repeat, g.period, g.sh, g.sw = 0, 0, 0, 1, 1, 1, 1
+    g.clamp, g.lo, g.hi, g.repeat, g.period, g.sh, g.sw, g.stream, g.strips = 0, 0, 0, 1, 1, 1, 1, 0, 1
     g.xh, g.xw, g.width = reach(rows) * p.xh, reach(cols), cols.out
     g.wh, g.ww, g.yh, g.yw = -rows.step * p.wh, -cols.step * p.ww, GRAD_COLS, 1
     for i in range(dw_min(high, rows.size)):
