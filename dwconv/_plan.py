@@ -36,7 +36,8 @@ def forward(x_shape, kernel_shape, strides, padding, dilation_rate, data_format,
         raise ValueError(f"kernel must have shape (kh, kw, C, M), (kh, kw, C) or (kh, kw), got {kernel_shape}")
     kh, kw, channels, multiplier = (*kernel_shape, c, 1)[:4] if len(kernel_shape) == 2 else (*kernel_shape, 1)[:4]
     if channels != c:
-        raise ValueError(f"{name} has {c} channels but kernel has {channels}: shapes {x_shape} ({data_format}) and {kernel_shape}")
+        raise ValueError(f"{name} has {c} channels but kernel has {channels}: shapes {x_shape} ({data_format}) and "
+                         f"{kernel_shape}")
     if min(kh, kw, c, multiplier) < 1:
         raise ValueError(f"kernel size, channels and depth multiplier must be at least 1: shapes {x_shape} and {kernel_shape}")
     strides, dilation_rate = pair("strides", strides), pair("dilation_rate", dilation_rate)
