@@ -27,6 +27,7 @@ cdef extern from *:
     #define DW(name) name##_f32
     #include "_simd.h"
     #include "_tiles.h"
+    #include "_input_grad_tiles.h"
     #undef REAL
     #undef REAL_SIZE
     #undef REAL_INT
@@ -37,6 +38,7 @@ cdef extern from *:
     #define DW(name) name##_f64
     #include "_simd.h"
     #include "_tiles.h"
+    #include "_input_grad_tiles.h"
     #ifdef _MSC_VER                      /* one lane: nothing to align for */
     #include <stdlib.h>
     #define aligned_alloc(alignment, size) malloc(size)
@@ -397,7 +399,7 @@ cdef inline bint meet(Extent a, Extent b) noexcept nogil:
     return a.lo < b.hi and b.lo < a.hi
 
 
-cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, ::1] w, const real[::1] bias, real[:, :, :, :] y,
+cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :] w, const real[::1] bias, real[:, :, :, :] y,
                    tuple rows, tuple cols, tuple clamp, int workers) except -1:
     cdef Plan p
     cdef Extent e = extent(<Py_ssize_t> &y[0, 0, 0, 0], y.shape, y.strides, 4, sizeof(real))
@@ -466,3 +468,6 @@ def max_threads():
 def build_info():
     """What this module was compiled with."""
     return {"compiler": DW_COMPILER.decode(), "openmp": bool(DW_OPENMP), "vector_bytes": DW_VECTOR_BYTES}
+
+
+include "_input_grad.pxi"

@@ -1,0 +1,421 @@
+# The gradient of the input, included at the end of _kernels.pyx.
+#
+#     grad (N, OH, OW, C*M), x_grad (N, H, W, C)     channels_last
+#     grad (N, C*M, OH, OW), x_grad (N, C, H, W)     channels_first
+#
+# At stride 1 it is the forward of grad with the kernel turned round.  At stride s the inputs i, i + lcm(s, d), ... of an axis
+# see the same taps at the same distances, so each residue is a forward of stride 1 with some of the taps, a phase, whose
+# outputs lie apart in x_grad; inputs that no tap reaches are written as zeros.  An axis here is the forward's, with its
+# names: `size` and `out` are what x_grad and grad have.  A window of an axis (some inputs and the outputs they reach) is an
+# axis again, so bands and tiles are nothing but other arguments.
+#
+# Three ways: run_grad_channels (channels_last), run_grad_blocks (a vector of planes as channels in the scratch, and the
+# multiplier in both layouts), run_grad_rows (planes one by one: any geometry, used where the others do not fit).
+# Each element is one chain of multiply-adds, gradients in row-major order, and with a multiplier the sum of M such chains in
+# the order of m: no way of cutting the work shows in the bits.
+#
+# Refused here: what _kernels.pyx refuses.
+
+cdef extern from *:
+    ctypedef struct dw_grad_row:
+        Py_ssize_t x, w, y, taps
+    bint dw_grad_pairs(Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
+    void grad_strip_f32(const dw_geometry*, Py_ssize_t, const float*, const float*, float*, const dw_grad_row*, Py_ssize_t,
+                        Py_ssize_t) nogil
+    void grad_strip_f64(const dw_geometry*, Py_ssize_t, const double*, const double*, double*, const dw_grad_row*, Py_ssize_t,
+                        Py_ssize_t) nogil
+    void add_groups_f32(const float*, Py_ssize_t, float*, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
+    void add_groups_f64(const double*, Py_ssize_t, double*, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
+    void clear_block_f32(float*, Py_ssize_t) nogil
+    void clear_block_f64(double*, Py_ssize_t) nogil
+    void store_block_f32(const float*, Py_ssize_t, Py_ssize_t, float*, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
+    void store_block_f64(const double*, Py_ssize_t, Py_ssize_t, double*, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
+
+cdef enum:
+    GRAD_ROWS = 4             # of one phase that are made together
+    GRAD_COLS = 1024          # run_grad_rows: columns of a phase that are made together
+
+
+# ---- geometry ----
+
+cdef struct Taps:             # of inputs i, i + lcm(stride, dilation), ...
+    Py_ssize_t count          # how many reach them; 0: the gradient is zero
+    Py_ssize_t last           # the last, which meets the first gradient; the others follow downwards, a.step apart
+    Py_ssize_t first          # the gradient it meets for input i; negative before the first; the others follow, `reach` apart
+    Py_ssize_t lo, hi         # taps from there, counted from 0 at the last, whose gradients exist: lo <= t < hi
+
+
+cdef inline Py_ssize_t reach(const Axis* a) noexcept nogil:
+    """From one gradient that an input sees to the next: dilation / gcd(stride, dilation)."""
+    return a.dilation // (a.stride // a.step)
+
+
+cdef inline Py_ssize_t period(const Axis* a) noexcept nogil:
+    """After how many inputs the taps repeat: lcm(stride, dilation)."""
+    return a.step * a.dilation
+
+
+cdef inline Taps taps_of(const Axis* a, Py_ssize_t i) noexcept nogil:
+    cdef Taps t
+    cdef Py_ssize_t tap, rest = (i + a.pad) % a.stride, down = a.dilation % a.stride
+    rest += a.stride if rest < 0 else 0
+    t.count, t.last, t.first, t.lo, t.hi = 0, 0, 0, 0, 0
+    for tap in range(dw_min(a.step, a.taps)):
+        if rest == 0:         # i + pad - tap * dilation is a multiple of the stride
+            t.count = (a.taps - 1 - tap) // a.step + 1
+            t.last = tap + (t.count - 1) * a.step
+            t.first = (i + a.pad - t.last * a.dilation) // a.stride
+            t.lo = dw_ceil_div(-t.first, reach(a))
+            t.hi = dw_ceil_div(a.out - t.first, reach(a))
+            break
+        rest -= down
+        rest += a.stride if rest < 0 else 0
+    return t
+
+
+cdef inline Axis window(const Axis* a, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t* out0) noexcept nogil:
+    """The axis of inputs i0 to i1 and of the outputs that they reach, from out0[0] on."""
+    cdef Axis b = a[0]
+    cdef Py_ssize_t o0 = dw_min(dw_max(dw_ceil_div(i0 + a.pad - (a.taps - 1) * a.dilation, a.stride), 0), a.out)
+    cdef Py_ssize_t o1 = dw_min((i1 - 1 + a.pad) // a.stride + 1, a.out)
+    out0[0] = o0
+    b.size, b.out, b.pad = i1 - i0, dw_max(o1 - o0, 0), i0 + a.pad - o0 * a.stride
+    return b
+
+
+cdef inline Py_ssize_t reached(const Axis* a, Py_ssize_t inputs) noexcept nogil:
+    """How many outputs so many neighbouring inputs reach at most."""
+    return dw_min((inputs - 1 + (a.taps - 1) * a.dilation) // a.stride + 1, a.out)
+
+
+# ---- a window of x_grad as channels: all phases ----
+
+cdef void grad_window(const Plan* p, const Axis* rows, const Axis* cols, const real* x, const real* w, real* y,
+                      Py_ssize_t first, Py_ssize_t blocks, Py_ssize_t channels) noexcept nogil:
+    """Blocks of channels of the window y from the gradients x, strides in the plan."""
+    cdef dw_geometry g
+    cdef dw_grad_row strip[GRAD_ROWS]
+    cdef Taps th, tw
+    cdef Py_ssize_t i, j, k
+    g.clamp, g.lo, g.hi, g.repeat, g.period, g.sh, g.sw = 0, 0, 0, 1, 1, 1, 1
+    g.xh, g.xw = reach(rows) * p.xh, reach(cols) * p.xw
+    g.wh, g.ww = -rows.step * p.wh, -cols.step * p.ww
+    g.pad, g.width = cols.pad, cols.out
+    if dw_grad_pairs(cols.taps, cols.stride, cols.dilation) and channels >= lanes_of(sizeof(real)):
+        g.ww, g.yw, g.cols = p.ww, p.yw, cols.size
+        for i in range(0, rows.size, 2):
+            for k in range(dw_min(rows.size - i, 2)):
+                th = taps_of(rows, i + k)
+                th.lo, th.hi = dw_max(th.lo, 0), dw_min(th.hi, th.count)
+                strip[k].x = (th.first + th.lo * reach(rows)) * p.xh
+                strip[k].w = (th.last - th.lo * rows.step) * p.wh
+                strip[k].y = (i + k) * p.yh
+                strip[k].taps = dw_max(th.hi - th.lo, 0)
+            if real is float:
+                grad_strip_f32(&g, cols.taps, x + first, w + first, y + first, strip, dw_min(rows.size - i, 2), blocks)
+            else:
+                grad_strip_f64(&g, cols.taps, x + first, w + first, y + first, strip, dw_min(rows.size - i, 2), blocks)
+        return
+    g.yh, g.yw = period(rows) * p.yh, period(cols) * p.yw
+    for i in range(dw_min(period(rows), rows.size)):
+        th = taps_of(rows, i)
+        for j in range(dw_min(period(cols), cols.size)):
+            tw = taps_of(cols, j)
+            g.kh, g.kw = th.count if tw.count else 0, tw.count if th.count else 0
+            g.x0 = th.first * p.xh + tw.first * p.xw
+            g.row_lo, g.row_hi, g.col_lo, g.col_hi = th.lo, th.hi, tw.lo, tw.hi
+            g.cols = dw_ceil_div(cols.size - j, period(cols))
+            channel_blocks(&g, x, w + (th.last * p.wh + tw.last * p.ww), <const real*> NULL, y + (i * p.yh + j * p.yw), 0,
+                           dw_ceil_div(rows.size - i, period(rows)), first, blocks, channels)
+
+
+# ---- channels_last ----
+
+cdef void grad_channel_task(const Plan* p, Py_ssize_t task, const real* x, const real* w, real* y) noexcept nogil:
+    """One image, one band of rows, one group of channel blocks."""
+    cdef Py_ssize_t lanes = lanes_of(sizeof(real)), unit = dw_min(period(&p.rows), p.rows.size), out0
+    cdef Py_ssize_t group = task % p.groups, band = task // p.groups % p.bands, n = task // (p.groups * p.bands)
+    cdef Py_ssize_t units = dw_ceil_div(p.rows.size, unit), r0 = units * band // p.bands * unit
+    cdef Py_ssize_t whole = dw_max((p.channels - p.head) // lanes, 1)
+    cdef Py_ssize_t first = whole * group // p.groups, end = whole * (group + 1) // p.groups
+    cdef Axis rows = window(&p.rows, r0, dw_min(units * (band + 1) // p.bands * unit, p.rows.size), &out0)
+    x += n * p.xn + out0 * p.xh
+    y += n * p.yn + r0 * p.yh
+    if first == 0 and p.head:
+        grad_window(p, &rows, &p.cols, x, w, y, 0, 1, p.channels)
+    grad_window(p, &rows, &p.cols, x, w, y, p.head + first * lanes, end - first, p.channels)
+    if end == whole and p.channels > p.head + whole * lanes:
+        grad_window(p, &rows, &p.cols, x, w, y, p.channels - lanes, 1, p.channels)
+
+
+cdef void run_grad_channels(Plan* p, const real* x, const real* w, real* y, int workers) noexcept nogil:
+    cdef Py_ssize_t lanes = lanes_of(sizeof(real)), task, tasks
+    cdef Py_ssize_t units = dw_ceil_div(p.rows.size, dw_min(period(&p.rows), p.rows.size))
+    p.head = aligned_channel(p, x) if p.channels >= 8 * lanes else 0
+    # the phases of a band go over it one after the other, which therefore should fit the cache; pairs of columns are in order
+    p.bands = 1
+    if not dw_grad_pairs(p.cols.taps, p.cols.stride, p.cols.dilation):
+        p.bands = dw_ceil_div(p.rows.size * dw_min(p.cols.size * p.channels * <Py_ssize_t> sizeof(real), BAND_BYTES), BAND_BYTES)
+    if workers > 1:
+        p.bands = dw_max(p.bands, dw_ceil_div(workers * TASKS_PER_WORKER, p.images))
+    p.bands = dw_max(dw_min(p.bands, units // 2), 1)
+    p.groups = 1
+    tasks = p.images * p.bands
+    if workers > 1 and tasks < workers * 2:
+        p.groups = dw_max(1, dw_min((p.channels - p.head) // lanes, dw_ceil_div(workers * TASKS_PER_WORKER, tasks)))
+    tasks *= p.groups
+    if workers <= 1:
+        for task in range(tasks):
+            grad_channel_task(p, task, x, w, y)
+    else:
+        for task in prange(tasks, schedule="static", num_threads=workers):
+            grad_channel_task(p, task, x, w, y)
+
+
+# ---- blocks of channels in the scratch: planes taken as channels; the multiplier ----
+
+cdef struct Tiling:
+    Py_ssize_t rows, cols     # of x_grad in a tile; 0: none fits
+    Py_ssize_t down, across   # tiles
+
+
+cdef Tiling grad_tiling(const Plan* p, bint last, Py_ssize_t size) noexcept nogil:
+    """The tile that fits the scratch with the gradients that it needs (channels_first) and twice itself (multiplier), for the
+    least traffic."""
+    cdef Tiling t
+    cdef Py_ssize_t rest = SCRATCH_BYTES // (lanes_of(size) * size), parts, cols, rows, row, gradients, least = 0, cost
+    cdef Py_ssize_t copies = 2 if p.repeat > 1 else 1
+    t.rows, t.cols, t.down, t.across = 0, 0, 1, 1
+    for parts in range(1, p.cols.size + 1):
+        cols = dw_ceil_div(p.cols.size, parts)
+        cols = dw_min((cols + 15) // 16 * 16, p.cols.size) if parts > 1 else cols
+        row = 0 if last else reached(&p.cols, cols)
+        # rows for which all gradients fit, or those that they reach: (rows - 1 + span) / stride + 1
+        rows = dw_max((rest - row * p.rows.out) // (copies * cols),
+                      (p.rows.stride * (rest - row) - row * (p.rows.taps - 1) * p.rows.dilation)
+                      // (row + p.rows.stride * copies * cols))
+        rows = dw_min(rows, p.rows.size)
+        if rows > 0:
+            gradients = row * reached(&p.rows, rows)
+            cost = 1024 * (gradients + rows * cols) // (rows * cols)
+            if least == 0 or cost < least:
+                least, t.rows, t.cols = cost, rows, cols
+            if rows == p.rows.size:
+                break
+        if cols <= 16:
+            break
+    if t.rows:
+        t.down = dw_ceil_div(p.rows.size, t.rows)
+        t.rows = dw_ceil_div(p.rows.size, t.down)
+        t.across = dw_ceil_div(p.cols.size, t.cols)
+    return t
+
+
+cdef inline void gather(const real* const* planes, const Plan* p, Py_ssize_t at, Py_ssize_t rows, Py_ssize_t cols,
+                        real* block) noexcept nogil:
+    """A window of the gradients of planes, from element `at` on."""
+    cdef Py_ssize_t r, runs = rows, run = cols
+    if p.xh == cols:          # no gaps
+        runs, run = 1, rows * cols
+    for r in range(runs):
+        if real is float:
+            gather_planes_f32(planes, at + r * p.xh, run, block + r * run * lanes_of(sizeof(real)))
+        else:
+            gather_planes_f64(planes, at + r * p.xh, run, block + r * run * lanes_of(sizeof(real)))
+
+
+cdef inline void scatter(const real* block, const Plan* p, Py_ssize_t rows, Py_ssize_t cols, real* y, Py_ssize_t skip) noexcept nogil:
+    cdef Py_ssize_t r, runs = rows, run = cols
+    if p.yh == cols:
+        runs, run = 1, rows * cols
+    for r in range(runs):
+        if real is float:
+            scatter_planes_f32(block + r * run * lanes_of(sizeof(real)), run, y + r * p.yh, p.yc, skip)
+        else:
+            scatter_planes_f64(block + r * run * lanes_of(sizeof(real)), run, y + r * p.yh, p.yc, skip)
+
+
+cdef void grad_block_task(const Plan* p, bint last, Tiling t, Py_ssize_t task, const real* x, const real* w, real* y,
+                          real* scratch) noexcept nogil:
+    """One image, one block of channels, one tile of x_grad."""
+    cdef Plan local = p[0]
+    cdef Py_ssize_t lanes = lanes_of(sizeof(real)), channels = p.channels // p.repeat, blocks = dw_ceil_div(channels, lanes)
+    cdef Py_ssize_t c0 = task % t.across * t.cols, r0 = task // t.across % t.down * t.rows
+    cdef Py_ssize_t first = task // (t.across * t.down) % blocks * lanes, n = task // (t.across * t.down * blocks)
+    cdef Py_ssize_t end = dw_min(first + lanes, channels), j, j0, k, lane, row0, col0, pixels
+    cdef Py_ssize_t base = first if last else dw_min(first, channels - lanes)     # channel of lane 0 of a block of planes
+    cdef Axis rows = window(&p.rows, r0, dw_min(r0 + t.rows, p.rows.size), &row0)
+    cdef Axis cols = window(&p.cols, c0, dw_min(c0 + t.cols, p.cols.size), &col0)
+    cdef real* out = scratch + (0 if last else rows.out * cols.out * lanes)
+    cdef real* total
+    cdef const real* planes[16]
+    cdef Py_ssize_t at = row0 * p.xh + col0 * p.xw
+    pixels = rows.size * cols.size
+    x += n * p.xn
+    y += n * p.yn + r0 * p.yh + c0 * p.yw
+    local.yh, local.yw = cols.size * lanes, lanes
+    if not last:
+        local.xh, local.xw = cols.out * lanes, lanes
+    total = out
+    if p.repeat > 1:
+        total = out + pixels * lanes
+        if real is float:
+            clear_block_f32(total, pixels)
+        else:
+            clear_block_f64(total, pixels)
+    for k in range(dw_ceil_div((end - first) * p.repeat, lanes)):
+        j = first * p.repeat + k * lanes
+        j0 = dw_max(dw_min(j, p.channels - lanes), 0)
+        if last:
+            grad_window(&local, &rows, &cols, x + j0 + at, w + j0, out, 0, 1, p.channels - j0)
+        else:
+            for lane in range(lanes):
+                planes[lane] = x + (j0 + lane) * p.xc
+            gather(planes, p, at, rows.out, cols.out, scratch)
+            grad_window(&local, &rows, &cols, scratch, w + j0, out, 0, 1, lanes)
+        if p.repeat > 1:
+            if real is float:
+                add_groups_f32(out, pixels, total, p.repeat, base * p.repeat - j0, j - j0)
+            else:
+                add_groups_f64(out, pixels, total, p.repeat, base * p.repeat - j0, j - j0)
+    if not last:
+        scatter(total, p, rows.size, cols.size, y + base * p.yc, first - base)
+    elif real is float:
+        store_block_f32(total, rows.size, cols.size, y + first, p.yh, p.yw, end - first)
+    else:
+        store_block_f64(total, rows.size, cols.size, y + first, p.yh, p.yw, end - first)
+
+
+cdef void run_grad_blocks(Plan* p, bint last, Tiling t, const real* x, const real* w, real* y, real* scratch,
+                          int workers) noexcept nogil:
+    cdef Py_ssize_t task, lanes = lanes_of(sizeof(real))
+    cdef Py_ssize_t tasks = p.images * dw_ceil_div(p.channels // p.repeat, lanes) * t.down * t.across
+    if workers <= 1:
+        for task in range(tasks):
+            grad_block_task(p, last, t, task, x, w, y, scratch)
+    else:
+        for task in prange(tasks, schedule="static", num_threads=workers):
+            grad_block_task(p, last, t, task, x, w, y, scratch + threadid() * (SCRATCH_BYTES // <Py_ssize_t> sizeof(real)))
+
+
+# ---- planes one by one ----
+
+cdef void grad_row_task(const Plan* p, Py_ssize_t task, const real* x, const real* w, real* y, real* scratch) noexcept nogil:
+    """One plane of x_grad, one band of rows: each phase through the scratch, where its columns are neighbours."""
+    cdef dw_geometry g
+    cdef Taps th, tw
+    cdef Py_ssize_t band = task % p.bands, plane = task // p.bands, channels = p.channels // p.repeat, height, c, r, k, m
+    cdef Py_ssize_t r0 = p.rows.size * band // p.bands, r1 = p.rows.size * (band + 1) // p.bands, i, j, q, s, row0, high, wide, width
+    cdef Axis rows = window(&p.rows, r0, r1, &row0)
+    cdef const Axis* cols = &p.cols
+    cdef real* to
+    high, wide = period(&rows), cols.stride    # neighbours of a row's phase may see neighbouring gradients, whatever the dilation
+    c = plane % channels * p.repeat
+    x += plane // channels * p.xn + c * p.xc + row0 * p.xh
+    y += plane // channels * p.yn + plane % channels * p.yc + r0 * p.yh
+    w += c
+    g.clamp, g.lo, g.hi, g.repeat, g.period, g.sh, g.sw = 0, 0, 0, 1, 1, 1, 1
+    g.xh, g.xw, g.width = reach(&rows) * p.xh, reach(cols), cols.out
+    g.wh, g.ww, g.yh, g.yw = -rows.step * p.wh, -cols.step * p.ww, GRAD_COLS, 1
+    for i in range(dw_min(high, rows.size)):
+        th = taps_of(&rows, i)
+        height = dw_ceil_div(rows.size - i, high)
+        for j in range(dw_min(wide, cols.size)):
+            tw = taps_of(cols, j)
+            g.kh, g.kw = th.count if tw.count else 0, tw.count if th.count else 0
+            width = dw_ceil_div(cols.size - j, wide)
+            for s in range(dw_ceil_div(width, GRAD_COLS)):
+                q = s * GRAD_COLS
+                g.cols = dw_min(width - q, GRAD_COLS)
+                g.pad = -tw.first - q
+                for r in range(0, height, 4):
+                    g.row_lo, g.row_hi = th.lo - r, th.hi - r
+                    g.x0 = th.first * p.xh + r * g.xh - g.pad
+                    for m in range(p.repeat):
+                        if real is float:
+                            row_block_f32(&g, x + m * p.xc, w + (m + th.last * p.wh + tw.last * p.ww), NULL, scratch, 0,
+                                          dw_min(height - r, GRAD_ROWS))
+                        else:
+                            row_block_f64(&g, x + m * p.xc, w + (m + th.last * p.wh + tw.last * p.ww), NULL, scratch, 0,
+                                          dw_min(height - r, GRAD_ROWS))
+                        for k in range(dw_min(height - r, GRAD_ROWS)):
+                            to = y + (i + (r + k) * high) * p.yh + j + q * wide
+                            if m == 0:
+                                for c in range(g.cols):
+                                    to[c * wide] = 0 + scratch[k * GRAD_COLS + c]
+                            else:
+                                for c in range(g.cols):
+                                    to[c * wide] += scratch[k * GRAD_COLS + c]
+
+
+cdef void run_grad_rows(Plan* p, const real* x, const real* w, real* y, real* scratch, int workers) noexcept nogil:
+    cdef Py_ssize_t task, planes = p.images * (p.channels // p.repeat), tasks
+    # a band's phases go over it one after the other: it should stay in the nearest cache
+    p.bands = dw_max(1, dw_min(p.rows.size * p.cols.size * <Py_ssize_t> sizeof(real) // 16384,
+                               p.rows.size // (GRAD_ROWS * period(&p.rows))))
+    tasks = planes * p.bands
+    if workers <= 1:
+        for task in range(tasks):
+            grad_row_task(p, task, x, w, y, scratch)
+    else:
+        for task in prange(tasks, schedule="static", num_threads=workers):
+            grad_row_task(p, task, x, w, y, scratch + threadid() * (SCRATCH_BYTES // <Py_ssize_t> sizeof(real)))
+
+
+# ---- entry point ----
+
+cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :] w, real[:, :, :, :] x_grad,
+                      tuple rows, tuple cols, int workers) except -1:
+    cdef Plan p
+    cdef Tiling t
+    cdef Py_ssize_t size = sizeof(real), lanes = lanes_of(sizeof(real))
+    cdef Py_ssize_t h = 1 if last else 2, c = 3 if last else 1    # axes of the rows (columns follow) and channels
+    cdef Extent e = extent(<Py_ssize_t> &x_grad[0, 0, 0, 0], x_grad.shape, x_grad.strides, 4, size)
+    cdef real* scratch = NULL
+    if rows[3] == 1 and cols[3] == 1 and w.shape[2] == x_grad.shape[c]:
+        return _forward[real](last, grad, w[::-1, ::-1], None, x_grad, turned(rows), turned(cols), (), workers)
+    if (meet(e, extent(<Py_ssize_t> &grad[0, 0, 0, 0], grad.shape, grad.strides, 4, size))
+            or meet(e, extent(<Py_ssize_t> &w[0, 0, 0], w.shape, w.strides, 3, size))):
+        return False
+    p.rows, p.cols = make_axis(rows), make_axis(cols)
+    p.images, p.channels, p.repeat = grad.shape[0], w.shape[2], w.shape[2] // x_grad.shape[c]
+    p.xn, p.xc = elements(grad.strides[0], grad.shape[0], size), elements(grad.strides[c], grad.shape[c], size)
+    p.xh, p.xw = elements(grad.strides[h], grad.shape[h], size), elements(grad.strides[h + 1], grad.shape[h + 1], size)
+    p.yn, p.yc = elements(x_grad.strides[0], x_grad.shape[0], size), elements(x_grad.strides[c], x_grad.shape[c], size)
+    p.yh, p.yw = elements(x_grad.strides[h], x_grad.shape[h], size), elements(x_grad.strides[h + 1], x_grad.shape[h + 1], size)
+    p.wh, p.ww = w.strides[0] // size, w.strides[1] // size
+    t.rows = 0
+    if p.repeat > 1 if last else p.channels >= lanes:
+        t = grad_tiling(&p, last, size)
+    if t.rows or not last:
+        scratch = <real*> aligned_alloc(64, workers * SCRATCH_BYTES)
+        if not scratch:
+            raise MemoryError
+    with nogil:
+        if t.rows:
+            run_grad_blocks(&p, last, t, &grad[0, 0, 0, 0], &w[0, 0, 0], &x_grad[0, 0, 0, 0], scratch, workers)
+        elif last:
+            run_grad_channels(&p, &grad[0, 0, 0, 0], &w[0, 0, 0], &x_grad[0, 0, 0, 0], workers)
+        else:
+            run_grad_rows(&p, &grad[0, 0, 0, 0], &w[0, 0, 0], &x_grad[0, 0, 0, 0], scratch, workers)
+        free(scratch)
+    return True
+
+
+cdef tuple turned(tuple axis):
+    """The axis of the forward that takes the gradient at stride 1: outputs in, inputs out."""
+    size, out, taps, _, dilation, pad = axis
+    return out, size, taps, 1, dilation, (taps - 1) * dilation - pad
+
+
+def input_grad(str data_format, grad, w, x_grad, tuple rows, tuple cols, int workers):
+    """Writes the gradient of the convolution's input to x_grad, and says so; False, and nothing done, if it may share memory
+    with grad or w.
+
+    grad, w, x_grad: arrays as above, all float32 or all float64, the innermost axis of each without gaps.
+    rows, cols: the forward's axes (size, out, taps, stride, dilation, pad), see _geometry.py.
+    """
+    cdef bint last = data_format == "channels_last"
+    if x_grad.itemsize == sizeof(float):
+        return _input_grad[float](last, grad, w, x_grad, rows, cols, workers)
+    return _input_grad[double](last, grad, w, x_grad, rows, cols, workers)
