@@ -28,6 +28,7 @@ cdef extern from *:
     #include "_simd.h"
     #include "_tiles.h"
     #include "_input_grad_tiles.h"
+    #include "_kernel_grad_tiles.h"
     #undef REAL
     #undef REAL_SIZE
     #undef REAL_INT
@@ -39,6 +40,7 @@ cdef extern from *:
     #include "_simd.h"
     #include "_tiles.h"
     #include "_input_grad_tiles.h"
+    #include "_kernel_grad_tiles.h"
     #ifdef _MSC_VER                      /* one lane: nothing to align for */
     #include <stdlib.h>
     #define aligned_alloc(alignment, size) malloc(size)
@@ -471,3 +473,4 @@ def build_info():
 
 
 include "_input_grad.pxi"
+include "_kernel_grad.pxi"

@@ -1,0 +1,333 @@
+# cython: language_level=3
+"""The kernel gradient: pieces, their pairwise sums, and threads around the tile of _kernel_grad_tiles.h.
+
+    w_grad (kh, kw, C*M), and
+    x (N, H, W, C), grad (N, OH, OW, C*M)     channels_last
+    x (N, C, H, W), grad (N, C*M, OH, OW)     channels_first
+
+Part of _kernels.pyx.  The outputs are cut into pieces of at most TERMS terms a sum, by geometry only; the sums of a piece are one
+running sum each, and those of the pieces are added pairwise: |error| <= (TERMS + 16 + log2(pieces)) * eps * sum|x||grad|.  A task is
+a group of channel blocks (or planes) and a part of the pieces, 2**k of them, which is a subtree of the tree of pairs: so the bits
+depend neither on the number of workers nor on how the work is cut.
+
+Memory: of a worker, log2(pieces) + 2 times the sums of a group (GROUP_BYTES, or one block's kh*kw vectors), and SCRATCH_BYTES where
+planes are gathered; of a call, where channels do not suffice for the workers, the sums of each part.
+
+Refused here: argument checks (functional.py has made them), dtypes other than float32 and float64, inputs whose innermost axis
+has gaps.
+"""
+from libc.string cimport memcpy, memset
+
+
+cdef extern from *:
+    ctypedef struct dw_grad:
+        Py_ssize_t kh, kw, sh, sw, xh, xw, gh, gw, row_lo, row_hi, col_lo, col_hi, rows, cols, repeat, period
+        Py_ssize_t width, pad, dilation, pixel
+    void grad_channels_f32(const dw_grad*, const float*, const float*, float*, Py_ssize_t, Py_ssize_t) nogil
+    void grad_channels_f64(const dw_grad*, const double*, const double*, double*, Py_ssize_t, Py_ssize_t) nogil
+    void grad_rows_f32(const dw_grad*, const float*, const float*, float*, Py_ssize_t, Py_ssize_t) nogil
+    void grad_rows_f64(const dw_grad*, const double*, const double*, double*, Py_ssize_t, Py_ssize_t) nogil
+    void grad_add_lanes_f32(const float*, Py_ssize_t, Py_ssize_t, float*, Py_ssize_t) nogil
+    void grad_add_lanes_f64(const double*, Py_ssize_t, Py_ssize_t, double*, Py_ssize_t) nogil
+    void grad_store_f32(const float*, Py_ssize_t, Py_ssize_t, float*, Py_ssize_t) nogil
+    void grad_store_f64(const double*, Py_ssize_t, Py_ssize_t, double*, Py_ssize_t) nogil
+    void grad_add_f32(float*, const float*, Py_ssize_t) nogil
+    void grad_add_f64(double*, const double*, Py_ssize_t) nogil
+
+cdef enum:
+    TERMS = 512               # of a running sum
+    GROUP_BYTES = 16384       # sums of the channel blocks that take a piece in turn: a share of L1
+
+cdef enum GradFamily:
+    CHANNELS                  # channels_last: vectors along the channels
+    ROWS                      # vectors along a row: of a plane, or of all channels where they are fewer than lanes
+    PLANES                    # channels_first: LANES planes gathered as channels
+
+
+cdef struct GradPlan:
+    Axis rows, cols
+    Py_ssize_t images, channels, repeat                       # channels: of the gradient; repeat: the multiplier
+    Py_ssize_t xn, xc, xh, xw, gn, gc, gh, gw, wh, ww         # strides in elements
+    GradFamily family
+    Py_ssize_t lanes, taps
+    Py_ssize_t period         # row family: channels of a row
+    Py_ssize_t line           # terms of one output row in one lane
+    Py_ssize_t bands, chunks, units, per_piece, pieces        # of rows; of columns; image x row phase x band x chunk
+    Py_ssize_t fit            # plane family: output rows whose inputs and themselves fit the scratch
+    Py_ssize_t blocks, groups, group                          # of channels; a group's most blocks
+    Py_ssize_t parts, per_part                                # of the pieces; pieces of a part, 2**k
+    Py_ssize_t gathered, scratch                              # numbers of a worker: for planes, in all
+
+
+# ---- one unit of one block: rows r0..r1 of a row phase, and a share of the columns ----
+
+cdef inline void add_channels(const GradPlan* p, dw_grad* g, const Phase* rows, Py_ssize_t r0, Py_ssize_t r1, Py_ssize_t chunk,
+                              const real* x, const real* grad, real* acc, Py_ssize_t first, Py_ssize_t channels) noexcept nogil:
+    """x, grad: tap row 0 of output row r0 and its first pixel; output row r0.  Distances between rows are in g."""
+    cdef Py_ssize_t xw = p.lanes if p.family == PLANES else p.xw, gw = p.lanes if p.family == PLANES else p.gw
+    cdef Py_ssize_t f, c0, c1
+    cdef Phase cols
+    cdef const real* xp
+    cdef const real* gp
+    g.sw, g.xw, g.gw = p.cols.step, p.cols.dilation * xw, p.cols.phases * gw
+    g.rows, g.row_lo, g.row_hi = r1 - r0, rows.lo - r0 * p.rows.step, rows.hi - r0 * p.rows.step
+    for f in range(p.cols.phases):
+        cols = make_phase(&p.cols, f)
+        c0, c1 = cols.out * chunk // p.chunks, cols.out * (chunk + 1) // p.chunks
+        g.cols, g.col_lo, g.col_hi = c1 - c0, cols.lo - c0 * p.cols.step, cols.hi - c0 * p.cols.step
+        xp, gp = x + (cols.first + c0 * p.cols.phases * p.cols.stride) * xw, grad + (f + c0 * p.cols.phases) * gw
+        if real is float:
+            grad_channels_f32(g, xp, gp, acc, first, channels)
+        else:
+            grad_channels_f64(g, xp, gp, acc, first, channels)
+
+
+cdef inline void gather(const real* const* planes, Py_ssize_t at, Py_ssize_t rows, Py_ssize_t row, Py_ssize_t cols, Py_ssize_t lanes,
+                        real* block) noexcept nogil:
+    """Rows that lie `row` apart, as channels."""
+    cdef Py_ssize_t r
+    if row == cols:
+        rows, cols = 1, rows * cols
+    for r in range(rows):
+        if real is float:
+            gather_planes_f32(planes, at + r * row, cols, block + r * cols * lanes)
+        else:
+            gather_planes_f64(planes, at + r * row, cols, block + r * cols * lanes)
+
+
+cdef inline void add_planes(const GradPlan* p, dw_grad* g, const Phase* rows, Py_ssize_t r0, Py_ssize_t r1, Py_ssize_t f,
+                            Py_ssize_t chunk, const real* x, const real* grad, real* acc, Py_ssize_t first,
+                            real* scratch) noexcept nogil:
+    cdef const real* x_planes[16]
+    cdef const real* g_planes[16]
+    cdef Py_ssize_t lane, c, end, t0, t1, r = r0, lanes = p.lanes
+    cdef real* out
+    for lane in range(lanes):
+        c = dw_min(first + lane, p.channels - 1)     # fewer planes than lanes: the last again
+        x_planes[lane], g_planes[lane] = x + c // p.repeat * p.xc, grad + c * p.gc
+    g.xh, g.gh = p.cols.size * lanes, p.cols.out * lanes
+    while r < r1:
+        end = dw_min(r + p.fit, r1)
+        t0 = dw_max(rows.lo, r * p.rows.step)         # tap rows, of output row 0
+        t1 = dw_max(dw_min(rows.hi, (end - 1) * p.rows.step + p.rows.taps), t0)
+        out = scratch + (t1 - t0) * g.xh
+        gather(x_planes, (rows.first + t0 * p.rows.dilation) * p.xh, t1 - t0, p.rows.dilation * p.xh, p.cols.size, lanes, scratch)
+        gather(g_planes, (f + r * p.rows.phases) * p.gh, end - r, p.rows.phases * p.gh, p.cols.out, lanes, out)
+        add_channels(p, g, rows, r, end, chunk, scratch + (r * p.rows.step - t0) * g.xh, <const real*> out, acc, 0, lanes)
+        r = end
+
+
+cdef void add_unit(const GradPlan* p, Py_ssize_t unit, Py_ssize_t block, const real* x, const real* grad, real* acc,
+                   real* scratch) noexcept nogil:
+    """Adds the unit's terms to the sums acc (kh, kw, lanes) of the block."""
+    cdef Py_ssize_t chunk = unit % p.chunks, band = unit // p.chunks % p.bands
+    cdef Py_ssize_t f = unit // (p.chunks * p.bands) % p.rows.phases, n = unit // (p.chunks * p.bands * p.rows.phases)
+    cdef Phase rows = make_phase(&p.rows, f)
+    cdef Py_ssize_t r0 = rows.out * band // p.bands, r1 = rows.out * (band + 1) // p.bands
+    cdef Py_ssize_t strip, strips
+    cdef dw_grad g
+    if r0 == r1:
+        return
+    g.kh, g.kw, g.sh = p.rows.taps, p.cols.taps, p.rows.step
+    g.repeat, g.period = p.repeat, p.period
+    x += n * p.xn
+    grad += n * p.gn
+    if p.family == PLANES:
+        g.repeat = 1
+        add_planes(p, &g, &rows, r0, r1, f, chunk, x, grad, acc, first_channel(p, block), scratch)
+        return
+    g.xh, g.gh = p.rows.dilation * p.xh, p.rows.phases * p.gh
+    x += (rows.first + r0 * p.rows.phases * p.rows.stride) * p.xh
+    grad += (f + r0 * p.rows.phases) * p.gh
+    if p.family == CHANNELS:
+        add_channels(p, &g, &rows, r0, r1, chunk, x, grad, acc, first_channel(p, block), p.channels)
+        return
+    if p.period == 1:
+        g.repeat = 1
+    x += block // p.repeat * p.xc
+    grad += block * p.gc
+    g.rows, g.row_lo, g.row_hi = r1 - r0, rows.lo - r0 * p.rows.step, rows.hi - r0 * p.rows.step
+    g.sw, g.gw, g.cols = p.cols.stride, p.gw, p.cols.out
+    g.width, g.pad, g.dilation, g.pixel = p.cols.size, p.cols.pad, p.cols.dilation, p.xw
+    strip, strips = p.lanes // p.period * p.period, p.line
+    r0, r1 = strips * chunk // p.chunks * strip, dw_min(strips * (chunk + 1) // p.chunks * strip, p.cols.out * p.period)
+    if real is float:
+        grad_rows_f32(&g, x, grad, acc, r0, r1)
+    else:
+        grad_rows_f64(&g, x, grad, acc, r0, r1)
+
+
+cdef inline Py_ssize_t first_channel(const GradPlan* p, Py_ssize_t block) noexcept nogil:
+    """The last block overlaps its neighbour, and computes the same."""
+    return dw_max(dw_min(block * p.lanes, p.channels - p.lanes), 0)
+
+
+# ---- pieces ----
+
+cdef inline void add_sums(real* a, const real* b, Py_ssize_t size) noexcept nogil:
+    if real is float:
+        grad_add_f32(a, b, size)
+    else:
+        grad_add_f64(a, b, size)
+
+
+cdef void write_block(const GradPlan* p, Py_ssize_t block, const real* acc, real* w) noexcept nogil:
+    """The sums of a block to their place in w_grad."""
+    cdef Py_ssize_t rows = p.rows.taps, taps = p.cols.taps, n, row
+    if p.wh == taps * p.ww or rows == 1:
+        rows, taps = 1, p.taps
+    if p.family == ROWS:
+        n = p.period
+        w += block
+    else:
+        n = dw_min(p.channels, p.lanes)
+        w += first_channel(p, block)
+    for row in range(rows):
+        if p.family == ROWS:
+            if real is float:
+                grad_add_lanes_f32(acc, taps, n, w, p.ww)
+            else:
+                grad_add_lanes_f64(acc, taps, n, w, p.ww)
+        elif real is float:
+            grad_store_f32(acc, taps, n, w, p.ww)
+        else:
+            grad_store_f64(acc, taps, n, w, p.ww)
+        acc += taps * p.lanes
+        w += p.wh
+
+
+cdef void grad_task(const GradPlan* p, Py_ssize_t task, const real* x, const real* grad, real* w, real* parts,
+                    real* scratch) noexcept nogil:
+    """One group of blocks, one part of the pieces: a stack of sums, of which two of equal height become one as soon as they meet."""
+    cdef Py_ssize_t part = task % p.parts, group = task // p.parts, sums = p.taps * p.lanes, depth = 0
+    cdef Py_ssize_t first = p.blocks * group // p.groups, end = p.blocks * (group + 1) // p.groups, size = (end - first) * sums
+    cdef Py_ssize_t piece0 = part * p.per_part, piece, unit, block, height
+    cdef real* stack = scratch + p.gathered
+    cdef real* top = stack
+    for piece in range(piece0, dw_min(piece0 + p.per_part, p.pieces)):
+        memset(top, 0, size * sizeof(real))
+        for unit in range(piece * p.per_piece, dw_min((piece + 1) * p.per_piece, p.units)):
+            for block in range(first, end):
+                add_unit(p, unit, block, x, grad, top + (block - first) * sums, scratch)
+        top += size
+        height = piece - piece0 + 1
+        while height % 2 == 0:
+            top -= size
+            add_sums(top - size, <const real*> top, size)
+            height //= 2
+    while top - stack > size:
+        top -= size
+        add_sums(top - size, <const real*> top, size)
+    if p.parts > 1:
+        memcpy(parts + part * p.blocks * sums + first * sums, stack, size * sizeof(real))
+        return
+    for block in range(first, end):
+        write_block(p, block, <const real*> stack + (block - first) * sums, w)
+
+
+cdef void run_grad(const GradPlan* p, const real* x, const real* grad, real* w, real* scratch, int workers) noexcept nogil:
+    cdef Py_ssize_t task, tasks = p.groups * p.parts, size = p.blocks * p.taps * p.lanes, step = 1, part
+    cdef real* parts = scratch + workers * p.scratch
+    if workers <= 1:
+        for task in range(tasks):
+            grad_task(p, task, x, grad, w, parts, scratch)
+    else:
+        for task in prange(tasks, schedule="dynamic", chunksize=1, num_threads=workers):
+            grad_task(p, task, x, grad, w, parts, scratch + threadid() * p.scratch)
+    if p.parts > 1:
+        while step < p.parts:
+            for part in range((p.parts + step - 1) // (2 * step)):
+                add_sums(parts + part * 2 * step * size, <const real*> parts + (part * 2 + 1) * step * size, size)
+            step *= 2
+        for task in range(p.blocks):
+            write_block(p, task, <const real*> parts + task * p.taps * p.lanes, w)
+
+
+# ---- the plan ----
+
+cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) noexcept nogil:
+    """By geometry only, since each family adds in an order of its own."""
+    cdef Py_ssize_t rest
+    if last:
+        return ROWS if p.channels < p.lanes and p.cols.stride == 1 else CHANNELS
+    rest = SCRATCH_BYTES // (p.lanes * size) - (p.rows.taps - p.rows.step) * p.cols.size
+    p.fit = rest // (p.rows.step * p.cols.size + p.cols.out)
+    if p.lanes > 1 and p.fit > 0 and 2 * p.channels >= p.lanes and (p.cols.out <= p.lanes or p.cols.stride > 1):
+        return PLANES
+    return ROWS
+
+
+cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
+    """Units and pieces by geometry only; groups and parts for the workers."""
+    cdef Py_ssize_t rows = dw_ceil_div(p.rows.out, p.rows.phases), most = TERMS, want = 4 * workers, levels = 2, n
+    p.line = p.cols.out
+    if p.family == ROWS:
+        p.line = dw_ceil_div(p.cols.out * p.period, p.lanes // p.period * p.period)
+        most = 16                  # strips: bands of 32 rows at least, since a slide starts and ends with rows of fewer taps
+    p.chunks = dw_ceil_div(p.line, most)
+    p.bands = dw_ceil_div(rows, TERMS // dw_ceil_div(p.line, p.chunks))
+    p.units = p.images * p.rows.phases * p.bands * p.chunks
+    p.per_piece = dw_max(1, TERMS // (dw_ceil_div(rows, p.bands) * dw_ceil_div(p.line, p.chunks)))
+    p.pieces = dw_ceil_div(p.units, p.per_piece)
+    p.blocks = dw_ceil_div(p.channels, p.lanes)
+    p.group = 1
+    if p.family == ROWS:
+        p.blocks = p.channels // p.period
+    elif p.family == CHANNELS:
+        p.group = dw_max(1, dw_min(p.blocks, GROUP_BYTES // (p.taps * p.lanes * size)))
+    if workers > 1:
+        p.group = dw_max(1, dw_min(p.group, p.blocks // want))
+    p.groups = dw_ceil_div(p.blocks, p.group)
+    p.per_part = 1
+    while p.per_part < p.pieces and (workers <= 1 or p.groups * dw_ceil_div(p.pieces, p.per_part) > want):
+        p.per_part *= 2
+    p.parts = dw_ceil_div(p.pieces, p.per_part)
+    n = p.per_part
+    while n > 1:
+        levels += 1
+        n //= 2
+    p.gathered = SCRATCH_BYTES // size if p.family == PLANES else 0
+    p.scratch = p.gathered + levels * p.group * p.taps * p.lanes
+
+
+cdef bint _kernel_grad(bint last, const real[:, :, :, :] x, const real[:, :, :, :] grad, real[:, :, :] w, tuple rows, tuple cols,
+                       int workers) except -1:
+    cdef GradPlan p
+    cdef Extent e = extent(<Py_ssize_t> &w[0, 0, 0], w.shape, w.strides, 3, sizeof(real))
+    cdef Py_ssize_t size = sizeof(real), numbers
+    cdef Py_ssize_t h = 1 if last else 2, c = 3 if last else 1    # axes of the rows (columns follow) and channels
+    cdef real* scratch
+    if (meet(e, extent(<Py_ssize_t> &x[0, 0, 0, 0], x.shape, x.strides, 4, size))
+            or meet(e, extent(<Py_ssize_t> &grad[0, 0, 0, 0], grad.shape, grad.strides, 4, size))):
+        return False
+    p.rows, p.cols = make_axis(rows), make_axis(cols)
+    p.images, p.channels, p.repeat = x.shape[0], w.shape[2], w.shape[2] // x.shape[c]
+    p.xn, p.xc = elements(x.strides[0], x.shape[0], size), elements(x.strides[c], x.shape[c], size)
+    p.xh, p.xw = elements(x.strides[h], x.shape[h], size), elements(x.strides[h + 1], x.shape[h + 1], size)
+    p.gn, p.gc = elements(grad.strides[0], grad.shape[0], size), elements(grad.strides[c], grad.shape[c], size)
+    p.gh, p.gw = elements(grad.strides[h], grad.shape[h], size), elements(grad.strides[h + 1], grad.shape[h + 1], size)
+    p.wh, p.ww = elements(w.strides[0], w.shape[0], size), elements(w.strides[1], w.shape[1], size)
+    p.lanes, p.taps = lanes_of(size), w.shape[0] * w.shape[1]
+    p.family = choose_family(&p, last, size)
+    p.period = p.channels if last and p.family == ROWS else 1
+    cut(&p, size, workers)
+    numbers = dw_max(workers, 1) * p.scratch + (p.parts * p.blocks * p.taps * p.lanes if p.parts > 1 else 0)
+    scratch = <real*> aligned_alloc(64, (numbers * size + 63) // 64 * 64)
+    if not scratch:
+        raise MemoryError
+    with nogil:
+        run_grad(&p, &x[0, 0, 0, 0], &grad[0, 0, 0, 0], &w[0, 0, 0], scratch, workers)
+        free(scratch)
+    return True
+
+
+def kernel_grad(str data_format, x, grad, w_grad, tuple rows, tuple cols, int workers):
+    """Writes the gradient of the kernel to w_grad, and says so; False, and nothing done, if it may share memory with an input.
+
+    x, grad, w_grad: arrays as above, all float32 or all float64, the innermost axis of each without gaps.
+    rows, cols: the forward's axes (size, out, taps, stride, dilation, pad), see _geometry.py.
+    """
+    cdef bint last = data_format == "channels_last"
+    if w_grad.itemsize == sizeof(float):
+        return _kernel_grad[float](last, x, grad, w_grad, rows, cols, workers)
+    return _kernel_grad[double](last, x, grad, w_grad, rows, cols, workers)
