@@ -138,6 +138,13 @@ def test_explicit_padding(kernels, padding, strides):
         check((1, 4, 20, c), (*size, m), padding=padding, strides=strides)
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 3), (3, 1), (2, 2), (20, 1), (1, 20)], ids=str)
+def test_small_images(kernels, shape):
+    """Of one row, one column or one pixel, whose strides mean nothing."""
+    for (c, m), size, padding in itertools.product([(1, 1), (3, 1), (2, 2), (17, 1)], [(1, 1), (2, 3)], [1, 2, (3, 2)]):
+        check((2, *shape, c), (*size, m), padding=padding)
+
+
 @pytest.mark.parametrize("n", [0, 1, 5, 40])
 def test_batches(kernels, n):
     for c, m in ((3, 1), (16, 1), (5, 2)):
