@@ -19,11 +19,15 @@
 cdef extern from *:
     ctypedef struct dw_grad_row:
         Py_ssize_t x, w, y, taps
+    ctypedef struct dw_grad_planes:
+        Py_ssize_t rows, cols, grad_rows, grad_cols, row_pad, col_pad, xh, yh, xc, yc, wh, ww, taps, planes
     bint dw_grad_pairs(Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     void grad_strip_f32(const dw_geometry*, Py_ssize_t, const float*, const float*, float*, const dw_grad_row*, Py_ssize_t,
-                        Py_ssize_t) nogil
+                        Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     void grad_strip_f64(const dw_geometry*, Py_ssize_t, const double*, const double*, double*, const dw_grad_row*, Py_ssize_t,
-                        Py_ssize_t) nogil
+                        Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
+    void grad_planes_f32(const dw_grad_planes*, const float*, const float*, float*) nogil
+    void grad_planes_f64(const dw_grad_planes*, const double*, const double*, double*) nogil
     void add_groups_f32(const float*, Py_ssize_t, float*, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     void add_groups_f64(const double*, Py_ssize_t, double*, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     void clear_block_f32(float*, Py_ssize_t) nogil
@@ -92,16 +96,20 @@ cdef inline Py_ssize_t reached(const Axis* a, Py_ssize_t inputs) noexcept nogil:
 
 cdef void grad_window(const Plan* p, const Axis* rows, const Axis* cols, const real* x, const real* w, real* y,
                       Py_ssize_t first, Py_ssize_t blocks, Py_ssize_t channels) noexcept nogil:
-    """Blocks of channels of the window y from the gradients x, strides in the plan."""
+    """Blocks of channels of the window y from the gradients x, strides in the plan; the first and the last block may be shifted
+    to lie inside the channels."""
     cdef dw_geometry g
     cdef dw_grad_row strip[GRAD_ROWS]
     cdef Taps th, tw
-    cdef Py_ssize_t i, j, k
+    cdef Py_ssize_t i, j, k, lanes = lanes_of(sizeof(real)), height
+    cdef bint before = first < 0, after = channels >= lanes and first + blocks * lanes > channels
+    cdef const real* wt
+    cdef real* to
     g.clamp, g.lo, g.hi, g.repeat, g.period, g.sh, g.sw = 0, 0, 0, 1, 1, 1, 1
     g.xh, g.xw = reach(rows) * p.xh, reach(cols) * p.xw
     g.wh, g.ww = -rows.step * p.wh, -cols.step * p.ww
     g.pad, g.width = cols.pad, cols.out
-    if dw_grad_pairs(cols.taps, cols.stride, cols.dilation) and channels >= lanes_of(sizeof(real)):
+    if dw_grad_pairs(cols.taps, cols.stride, cols.dilation) and channels >= lanes:
         g.ww, g.yw, g.cols = p.ww, p.yw, cols.size
         for i in range(0, rows.size, 2):
             for k in range(dw_min(rows.size - i, 2)):
@@ -112,21 +120,26 @@ cdef void grad_window(const Plan* p, const Axis* rows, const Axis* cols, const r
                 strip[k].y = (i + k) * p.yh
                 strip[k].taps = dw_max(th.hi - th.lo, 0)
             if real is float:
-                grad_strip_f32(&g, cols.taps, x + first, w + first, y + first, strip, dw_min(rows.size - i, 2), blocks)
+                grad_strip_f32(&g, cols.taps, x, w, y, strip, dw_min(rows.size - i, 2), first, blocks, channels)
             else:
-                grad_strip_f64(&g, cols.taps, x + first, w + first, y + first, strip, dw_min(rows.size - i, 2), blocks)
+                grad_strip_f64(&g, cols.taps, x, w, y, strip, dw_min(rows.size - i, 2), first, blocks, channels)
         return
     g.yh, g.yw = period(rows) * p.yh, period(cols) * p.yw
     for i in range(dw_min(period(rows), rows.size)):
         th = taps_of(rows, i)
+        height = dw_ceil_div(rows.size - i, period(rows))
         for j in range(dw_min(period(cols), cols.size)):
             tw = taps_of(cols, j)
             g.kh, g.kw = th.count if tw.count else 0, tw.count if th.count else 0
             g.x0 = th.first * p.xh + tw.first * p.xw
             g.row_lo, g.row_hi, g.col_lo, g.col_hi = th.lo, th.hi, tw.lo, tw.hi
             g.cols = dw_ceil_div(cols.size - j, period(cols))
-            channel_blocks(&g, x, w + (th.last * p.wh + tw.last * p.ww), <const real*> NULL, y + (i * p.yh + j * p.yw), 0,
-                           dw_ceil_div(rows.size - i, period(rows)), first, blocks, channels)
+            wt, to = w + (th.last * p.wh + tw.last * p.ww), y + (i * p.yh + j * p.yw)
+            if before:
+                channel_blocks(&g, x, wt, <const real*> NULL, to, 0, height, 0, 1, channels)
+            channel_blocks(&g, x, wt, <const real*> NULL, to, 0, height, first + before * lanes, blocks - before - after, channels)
+            if after:
+                channel_blocks(&g, x, wt, <const real*> NULL, to, 0, height, channels - lanes, 1, channels)
 
 
 # ---- channels_last ----
@@ -136,22 +149,26 @@ cdef void grad_channel_task(const Plan* p, Py_ssize_t task, const real* x, const
     cdef Py_ssize_t lanes = lanes_of(sizeof(real)), unit = dw_min(period(&p.rows), p.rows.size), out0
     cdef Py_ssize_t group = task % p.groups, band = task // p.groups % p.bands, n = task // (p.groups * p.bands)
     cdef Py_ssize_t units = dw_ceil_div(p.rows.size, unit), r0 = units * band // p.bands * unit
-    cdef Py_ssize_t whole = dw_max((p.channels - p.head) // lanes, 1)
-    cdef Py_ssize_t first = whole * group // p.groups, end = whole * (group + 1) // p.groups
+    cdef Py_ssize_t blocks = grad_channel_blocks(p, lanes)
+    cdef Py_ssize_t first = blocks * group // p.groups, end = blocks * (group + 1) // p.groups
     cdef Axis rows = window(&p.rows, r0, dw_min(units * (band + 1) // p.bands * unit, p.rows.size), &out0)
     x += n * p.xn + out0 * p.xh
     y += n * p.yn + r0 * p.yh
-    if first == 0 and p.head:
-        grad_window(p, &rows, &p.cols, x, w, y, 0, 1, p.channels)
-    grad_window(p, &rows, &p.cols, x, w, y, p.head + first * lanes, end - first, p.channels)
-    if end == whole and p.channels > p.head + whole * lanes:
-        grad_window(p, &rows, &p.cols, x, w, y, p.channels - lanes, 1, p.channels)
+    grad_window(p, &rows, &p.cols, x, w, y, p.head + (first - (p.head > 0)) * lanes, end - first, p.channels)
+
+
+cdef inline Py_ssize_t grad_channel_blocks(const Plan* p, Py_ssize_t lanes) noexcept nogil:
+    """One before the first aligned channel, too, and one for what is left over."""
+    return dw_ceil_div(p.channels - p.head, lanes) + (p.head > 0)
 
 
 cdef void run_grad_channels(Plan* p, const real* x, const real* w, real* y, int workers) noexcept nogil:
     cdef Py_ssize_t lanes = lanes_of(sizeof(real)), task, tasks
     cdef Py_ssize_t units = dw_ceil_div(p.rows.size, dw_min(period(&p.rows), p.rows.size))
-    p.head = aligned_channel(p, x) if p.channels >= 8 * lanes else 0
+    p.head = 0
+    if p.channels >= 6 * lanes and (p.yw | p.yh | p.yn) % lanes == 0:
+        # so that stores are aligned: there are more of them than of loads, and one across two lines costs two
+        p.head = (lanes - <Py_ssize_t> (<size_t> y // sizeof(real)) % lanes) % lanes
     # the phases of a band go over it one after the other, which therefore should fit the cache; pairs of columns are in order
     p.bands = 1
     if not dw_grad_pairs(p.cols.taps, p.cols.stride, p.cols.dilation):
@@ -162,7 +179,7 @@ cdef void run_grad_channels(Plan* p, const real* x, const real* w, real* y, int 
     p.groups = 1
     tasks = p.images * p.bands
     if workers > 1 and tasks < workers * 2:
-        p.groups = dw_max(1, dw_min((p.channels - p.head) // lanes, dw_ceil_div(workers * TASKS_PER_WORKER, tasks)))
+        p.groups = dw_min(grad_channel_blocks(p, lanes), dw_ceil_div(workers * TASKS_PER_WORKER, tasks))
     tasks *= p.groups
     if workers <= 1:
         for task in range(tasks):
@@ -300,35 +317,29 @@ cdef void run_grad_blocks(Plan* p, bint last, Tiling t, const real* x, const rea
 
 # ---- planes one by one ----
 
-cdef void grad_row_task(const Plan* p, Py_ssize_t task, const real* x, const real* w, real* y, real* scratch) noexcept nogil:
-    """One plane of x_grad, one band of rows: each phase through the scratch, where its columns are neighbours."""
+cdef void grad_phases(const Plan* p, const Axis* rows, const real* x, const real* w, real* y, real* scratch) noexcept nogil:
+    """A band of rows of a plane of x_grad: each phase through the scratch, where its columns are neighbours."""
+    cdef const Axis* cols = &p.cols
+    # neighbours of a row's phase may see neighbouring gradients, whatever the dilation: the stride is its period, not the lcm
+    cdef Py_ssize_t high = period(rows), wide = cols.stride, height, width, i, j, q, r, k, m, c, block
     cdef dw_geometry g
     cdef Taps th, tw
-    cdef Py_ssize_t band = task % p.bands, plane = task // p.bands, channels = p.channels // p.repeat, height, c, r, k, m
-    cdef Py_ssize_t r0 = p.rows.size * band // p.bands, r1 = p.rows.size * (band + 1) // p.bands, i, j, q, s, row0, high, wide, width
-    cdef Axis rows = window(&p.rows, r0, r1, &row0)
-    cdef const Axis* cols = &p.cols
     cdef real* to
-    high, wide = period(&rows), cols.stride    # neighbours of a row's phase may see neighbouring gradients, whatever the dilation
-    c = plane % channels * p.repeat
-    x += plane // channels * p.xn + c * p.xc + row0 * p.xh
-    y += plane // channels * p.yn + plane % channels * p.yc + r0 * p.yh
-    w += c
     g.clamp, g.lo, g.hi, g.repeat, g.period, g.sh, g.sw = 0, 0, 0, 1, 1, 1, 1
-    g.xh, g.xw, g.width = reach(&rows) * p.xh, reach(cols), cols.out
+    g.xh, g.xw, g.width = reach(rows) * p.xh, reach(cols), cols.out
     g.wh, g.ww, g.yh, g.yw = -rows.step * p.wh, -cols.step * p.ww, GRAD_COLS, 1
     for i in range(dw_min(high, rows.size)):
-        th = taps_of(&rows, i)
+        th = taps_of(rows, i)
         height = dw_ceil_div(rows.size - i, high)
         for j in range(dw_min(wide, cols.size)):
             tw = taps_of(cols, j)
-            g.kh, g.kw = th.count if tw.count else 0, tw.count if th.count else 0
             width = dw_ceil_div(cols.size - j, wide)
-            for s in range(dw_ceil_div(width, GRAD_COLS)):
-                q = s * GRAD_COLS
+            g.kh, g.kw = th.count if tw.count else 0, tw.count if th.count else 0
+            for block in range(dw_ceil_div(width, GRAD_COLS)):
+                q = block * GRAD_COLS
                 g.cols = dw_min(width - q, GRAD_COLS)
                 g.pad = -tw.first - q
-                for r in range(0, height, 4):
+                for r in range(0, height, 4):     # GRAD_ROWS; Cython takes no name for the step
                     g.row_lo, g.row_hi = th.lo - r, th.hi - r
                     g.x0 = th.first * p.xh + r * g.xh - g.pad
                     for m in range(p.repeat):
@@ -342,24 +353,55 @@ cdef void grad_row_task(const Plan* p, Py_ssize_t task, const real* x, const rea
                             to = y + (i + (r + k) * high) * p.yh + j + q * wide
                             if m == 0:
                                 for c in range(g.cols):
-                                    to[c * wide] = 0 + scratch[k * GRAD_COLS + c]
+                                    to[c * wide] = 0 + scratch[k * GRAD_COLS + c]    # as run_grad_blocks adds, for the sign of 0
                             else:
                                 for c in range(g.cols):
                                     to[c * wide] += scratch[k * GRAD_COLS + c]
 
 
-cdef void run_grad_rows(Plan* p, const real* x, const real* w, real* y, real* scratch, int workers) noexcept nogil:
-    cdef Py_ssize_t task, planes = p.images * (p.channels // p.repeat), tasks
-    # a band's phases go over it one after the other: it should stay in the nearest cache
-    p.bands = dw_max(1, dw_min(p.rows.size * p.cols.size * <Py_ssize_t> sizeof(real) // 16384,
-                               p.rows.size // (GRAD_ROWS * period(&p.rows))))
-    tasks = planes * p.bands
+cdef void grad_row_task(const Plan* p, bint pairs, Py_ssize_t task, Py_ssize_t tasks, const real* x, const real* w, real* y,
+                        real* scratch) noexcept nogil:
+    """A range of the items (band of rows, plane of x_grad), planes fastest."""
+    cdef Py_ssize_t channels = p.channels // p.repeat, start = p.items * task // tasks, end = p.items * (task + 1) // tasks
+    cdef Py_ssize_t band, n, c, r0, row0
+    cdef Axis rows
+    cdef dw_grad_planes g
+    cdef const real* x_plane
+    cdef real* y_plane
+    g.cols, g.grad_cols, g.col_pad, g.taps = p.cols.size, p.cols.out, p.cols.pad, p.cols.taps
+    g.xh, g.xc, g.yh, g.yc, g.wh, g.ww = p.xh, p.xc, p.yh, p.yc, p.wh, p.ww
+    while start < end:
+        band, n, c = start // (p.images * channels), start // channels % p.images, start % channels
+        r0 = p.rows.size * band // p.bands
+        rows = window(&p.rows, r0, p.rows.size * (band + 1) // p.bands, &row0)
+        x_plane = x + (n * p.xn + c * p.repeat * p.xc + row0 * p.xh)
+        y_plane = y + (n * p.yn + c * p.yc + r0 * p.yh)
+        g.rows, g.grad_rows, g.row_pad, g.planes = rows.size, rows.out, rows.pad, 1
+        if not pairs:
+            grad_phases(p, &rows, x_plane, w + c * p.repeat, y_plane, scratch)
+        else:
+            g.planes = dw_min(channels - c, end - start)
+            if real is float:
+                grad_planes_f32(&g, x_plane, w + c, y_plane)
+            else:
+                grad_planes_f64(&g, x_plane, w + c, y_plane)
+        start += g.planes
+
+
+cdef void run_grad_rows(Plan* p, bint pairs, const real* x, const real* w, real* y, real* scratch, int workers) noexcept nogil:
+    cdef Py_ssize_t task, tasks, planes = p.images * (p.channels // p.repeat)
+    # phases go over a band one after the other: it should stay in the nearest cache; pairs are made in order
+    p.bands = 1 if pairs else p.rows.size * p.cols.size * <Py_ssize_t> sizeof(real) // 16384
+    if workers > 1:
+        p.bands = dw_max(p.bands, dw_ceil_div(workers * TASKS_PER_WORKER, planes))
+    p.bands = dw_max(1, dw_min(p.bands, p.rows.size // (GRAD_ROWS * period(&p.rows))))
+    p.items = planes * p.bands
     if workers <= 1:
-        for task in range(tasks):
-            grad_row_task(p, task, x, w, y, scratch)
+        grad_row_task(p, pairs, 0, 1, x, w, y, scratch)
     else:
+        tasks = dw_min(p.items, workers * TASKS_PER_WORKER)
         for task in prange(tasks, schedule="static", num_threads=workers):
-            grad_row_task(p, task, x, w, y, scratch + threadid() * (SCRATCH_BYTES // <Py_ssize_t> sizeof(real)))
+            grad_row_task(p, pairs, task, tasks, x, w, y, scratch + threadid() * (SCRATCH_BYTES // <Py_ssize_t> sizeof(real)))
 
 
 # ---- entry point ----
@@ -372,6 +414,7 @@ cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :
     cdef Py_ssize_t h = 1 if last else 2, c = 3 if last else 1    # axes of the rows (columns follow) and channels
     cdef Extent e = extent(<Py_ssize_t> &x_grad[0, 0, 0, 0], x_grad.shape, x_grad.strides, 4, size)
     cdef real* scratch = NULL
+    cdef bint pairs
     if rows[3] == 1 and cols[3] == 1 and w.shape[2] == x_grad.shape[c]:
         return _forward[real](last, grad, w[::-1, ::-1], None, x_grad, turned(rows), turned(cols), (), workers)
     if (meet(e, extent(<Py_ssize_t> &grad[0, 0, 0, 0], grad.shape, grad.strides, 4, size))
@@ -385,7 +428,9 @@ cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :
     p.yh, p.yw = elements(x_grad.strides[h], x_grad.shape[h], size), elements(x_grad.strides[h + 1], x_grad.shape[h + 1], size)
     p.wh, p.ww = w.strides[0] // size, w.strides[1] // size
     t.rows = 0
-    if p.repeat > 1 if last else p.channels >= lanes:
+    pairs = (not last and p.repeat == 1 and p.rows.taps == p.cols.taps and dw_grad_pairs(p.rows.taps, p.rows.stride, p.rows.dilation)
+             and dw_grad_pairs(p.cols.taps, p.cols.stride, p.cols.dilation))
+    if p.repeat > 1 if last else not pairs and p.channels >= lanes:
         t = grad_tiling(&p, last, size)
     if t.rows or not last:
         scratch = <real*> aligned_alloc(64, workers * SCRATCH_BYTES)
@@ -397,7 +442,7 @@ cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :
         elif last:
             run_grad_channels(&p, &grad[0, 0, 0, 0], &w[0, 0, 0], &x_grad[0, 0, 0, 0], workers)
         else:
-            run_grad_rows(&p, &grad[0, 0, 0, 0], &w[0, 0, 0], &x_grad[0, 0, 0, 0], scratch, workers)
+            run_grad_rows(&p, pairs, &grad[0, 0, 0, 0], &w[0, 0, 0], &x_grad[0, 0, 0, 0], scratch, workers)
         free(scratch)
     return True
 

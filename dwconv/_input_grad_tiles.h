@@ -16,11 +16,46 @@ typedef struct {
     ptrdiff_t x, w, y, taps;
 } dw_grad_row;
 
-/*   kernel columns, parity of the padding, pairs of columns */
+/* Neighbouring planes, or the same window of each: sizes, distances in elements. */
+typedef struct {
+    ptrdiff_t rows, cols;             /* of x_grad */
+    ptrdiff_t grad_rows, grad_cols;
+    ptrdiff_t row_pad, col_pad;
+    ptrdiff_t xh, yh;                 /* from one row to the next in the gradient and in x_grad */
+    ptrdiff_t xc, yc;                 /* from one plane to the next; weights of planes are neighbours */
+    ptrdiff_t wh, ww, taps;
+    ptrdiff_t planes;
+} dw_grad_planes;
+
+/*   grad_strip: kernel columns, parity of the padding, pairs of columns
+ *   grad_plane: kernel, parities of the padding of rows and columns
+ *   its tiles: the same, vectors, whether lanes may lie outside (with masks for nothing, all do)
+ */
 #if DW_REGISTERS == 32
-#define DW_GRAD_TILES(TILE) TILE(3, 0, 7) TILE(3, 1, 7) TILE(5, 0, 7) TILE(5, 1, 7)
+#define DW_GRAD_STRIPS(TILE) TILE(3, 0, 7) TILE(3, 1, 7) TILE(5, 0, 7) TILE(5, 1, 7)
 #else
-#define DW_GRAD_TILES(TILE) TILE(3, 0, 4) TILE(3, 1, 4) TILE(5, 0, 4) TILE(5, 1, 4)
+#define DW_GRAD_STRIPS(TILE) TILE(3, 0, 4) TILE(3, 1, 4) TILE(5, 0, 4) TILE(5, 1, 4)
+#endif
+#define DW_GRAD_PLANES(PLANE)                                               \
+    PLANE(3, 0, 0) PLANE(3, 0, 1) PLANE(3, 1, 0) PLANE(3, 1, 1)             \
+    PLANE(5, 0, 0) PLANE(5, 0, 1) PLANE(5, 1, 0) PLANE(5, 1, 1)
+#if DW_BYTES == 64
+#define DW_GRAD_PAIRS(TILE, K, PH, PW) TILE(K, PH, PW, 4, 1) TILE(K, PH, PW, 2, 1) TILE(K, PH, PW, 1, 1)
+#else
+#define DW_GRAD_PAIRS(TILE, K, PH, PW) TILE(K, PH, PW, 2, 0) TILE(K, PH, PW, 1, 1)
+#endif
+
+#ifdef __GNUC__
+#define DW_NOINLINE __attribute__((noinline))
+#else
+#define DW_NOINLINE
+#endif
+
+/* Keeps gcc from loading a vector anew for each multiply-add that takes it, as it does where it can be a memory operand. */
+#if defined(__GNUC__) && !defined(__clang__) && DW_VECTORS && defined(__x86_64__)
+#define DW_ONE_LOAD(v) __asm__("" : "+v"(v))
+#else
+#define DW_ONE_LOAD(v) (void)(v)
 #endif
 
 static inline int dw_grad_pairs(ptrdiff_t taps, ptrdiff_t stride, ptrdiff_t dilation) {
@@ -29,57 +64,220 @@ static inline int dw_grad_pairs(ptrdiff_t taps, ptrdiff_t stride, ptrdiff_t dila
 
 #endif /* DW_INPUT_GRAD_ONCE */
 
-/* Columns 0..2T of one row and one block of channels.  x: the gradient that the first column's last tap meets; of those from
- * there on, u0 <= u < u1 exist.  If checked, only the first `cols` columns are stored. */
+/* Columns 0..2T of one row and one block of channels.  x: the gradient that the first column's last tap meets; if checked, of
+ * those from there on only u with bit u of `on` exist.  Only the first `cols` columns are stored. */
 DW_INLINE void DW(grad_tile)(
-        const dw_geometry *g, const REAL *x, const REAL *w, REAL *y, ptrdiff_t taps, ptrdiff_t u0, ptrdiff_t u1, ptrdiff_t cols,
-        const int K, const int P, const int T, const int checked) {
+        const REAL *x, const REAL *w, REAL *y, const ptrdiff_t xh, const ptrdiff_t xw, const ptrdiff_t wh, const ptrdiff_t ww,
+        const ptrdiff_t yw, ptrdiff_t taps, const unsigned on, const ptrdiff_t cols, const int K, const int P, const int T,
+        const int checked) {
     VEC acc[16];
     DW_UNROLL for (int k = 0; k < 2 * T; k++) acc[k] = DW(splat)(0);
-    for (ptrdiff_t t = 0; t < taps; t++) {
+    for (; taps > 0; taps--, x += xh, w += wh) {
         VEC wv[8];
-        DW_UNROLL for (int k = 0; k < K; k++) wv[k] = DW(load)(w + t * g->wh + k * g->ww);
+        DW_UNROLL for (int k = 0; k < K; k++) wv[k] = DW(load)(w + k * ww);
         DW_UNROLL for (int u = 0; u < T + (K - 1) / 2; u++) {
-            if (checked && (u < u0 || u >= u1)) continue;
-            const VEC v = DW(load)(x + t * g->xh + u * g->xw);
+            if (checked && !(on >> u & 1)) continue;
+            VEC v = DW(load)(x + u * xw);
+            DW_ONE_LOAD(v);
             DW_UNROLL for (int j = 0; j < 2 * T; j++) {
                 const int k = j + P - 2 * (u - (K - 1 - P) / 2);
                 if (0 <= k && k < K) acc[j] = acc[j] + v * wv[k];
             }
         }
     }
-    DW_UNROLL for (int j = 0; j < 2 * T; j++)
-        if (!checked || j < cols) DW(store)(y + j * g->yw, acc[j]);
+    if (cols >= 2 * T) DW_UNROLL for (int j = 0; j < 2 * T; j++) DW(store)(y + j * yw, acc[j]);
+    else DW_UNROLL for (int j = 0; j < 2 * T - 1; j++) if (j < cols) DW(store)(y + j * yw, acc[j]);
 }
 
 DW_INLINE void DW(grad_strip_of)(
-        const dw_geometry *g, const REAL *x, const REAL *w, REAL *y, const dw_grad_row *rows, ptrdiff_t count, ptrdiff_t blocks,
-        const int K, const int P, const int T) {
-    const ptrdiff_t pairs = (g->cols + 1) / 2;
+        const dw_geometry *g, const REAL *x, const REAL *w, REAL *y, const dw_grad_row *rows, ptrdiff_t count, ptrdiff_t first,
+        ptrdiff_t blocks, ptrdiff_t channels, const int K, const int P, const int T) {
+    const ptrdiff_t pairs = (g->cols + 1) / 2, xh = g->xh, xw = g->xw, wh = g->wh, ww = g->ww, yw = g->yw;
+    const unsigned all = (2u << (T + (K - 1) / 2 - 1)) - 1;
     for (ptrdiff_t i = 0; i < pairs; i += T) {
         const ptrdiff_t m = i + T <= pairs ? i : dw_max(pairs - T, 0); /* the last tile overlaps its neighbour */
-        const ptrdiff_t at = m + (g->pad - P) / 2 - (K - 1 - P) / 2;
-        const ptrdiff_t u0 = -at, u1 = g->width - at;
-        const int inside = u0 <= 0 && T + (K - 1) / 2 <= u1 && 2 * (m + T) <= g->cols;
+        const ptrdiff_t at = m + (g->pad - P) / 2 - (K - 1 - P) / 2, cols = g->cols - 2 * m;
+        const ptrdiff_t u0 = dw_min(dw_max(-at, 0), 31), u1 = dw_min(dw_max(g->width - at, 0), 31);
+        const unsigned on = all & ((1u << u1) - 1) & ~((1u << u0) - 1);
         for (ptrdiff_t r = 0; r < count; r++) {
-            const REAL *xr = x + rows[r].x + at * g->xw, *wr = w + rows[r].w;
-            REAL *yr = y + rows[r].y + 2 * m * g->yw;
-#define TILE(checked)                                                                                                         \
-            for (ptrdiff_t k = 0; k < blocks * LANES; k += LANES)                                                             \
-                DW(grad_tile)(g, xr + k, wr + k, yr + k, rows[r].taps, u0, u1, g->cols - 2 * m, K, P, T, checked);
-            if (inside) TILE(0) else TILE(1)
-#undef TILE
+            const REAL *xr = x + rows[r].x + at * xw, *wr = w + rows[r].w;
+            REAL *yr = y + rows[r].y + 2 * m * yw;
+            const ptrdiff_t taps = rows[r].taps;
+            for (ptrdiff_t k = first, left = blocks; left > 0; k += LANES, left--) {
+                const ptrdiff_t c = dw_min(dw_max(k, 0), channels - LANES);
+                if (on == all) DW(grad_tile)(xr + c, wr + c, yr + c, xh, xw, wh, ww, yw, taps, on, cols, K, P, T, 0);
+                else DW(grad_tile)(xr + c, wr + c, yr + c, xh, xw, wh, ww, yw, taps, on, cols, K, P, T, 1);
+            }
         }
     }
 }
 
-/* `count` rows of x_grad, `blocks` blocks of LANES channels, at column stride 2 and a kernel of `taps` columns (dw_grad_pairs).
+/* `count` rows of x_grad, `blocks` blocks of LANES channels from `first` on, the first and last of which may be shifted to lie
+ * inside `channels`, at column stride 2 and a kernel of `taps` columns (dw_grad_pairs).
  * g: xh, xw, wh, ww, yw; cols of x_grad, width of the gradient, pad. */
 static void DW(grad_strip)(const dw_geometry *g, ptrdiff_t taps, const REAL *x, const REAL *w, REAL *y, const dw_grad_row *rows,
-                           ptrdiff_t count, ptrdiff_t blocks) {
-#define TILE(K, P, T) if (taps == K && (g->pad & 1) == P) DW(grad_strip_of)(g, x, w, y, rows, count, blocks, K, P, T);
-    DW_GRAD_TILES(TILE)
+                           ptrdiff_t count, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels) {
+#define TILE(K, P, T) \
+    if (taps == K && (g->pad & 1) == P) DW(grad_strip_of)(g, x, w, y, rows, count, first, blocks, channels, K, P, T);
+    DW_GRAD_STRIPS(TILE)
 #undef TILE
+}
+
+/* ---- planes at stride 2: pairs of rows and columns ---- */
+
+/* Lanes 0 of a and b, 1 of a and b, ...: two vectors. */
+DW_INLINE void DW(zip)(VEC *a, VEC *b) {
+#if DW_VECTORS && defined(DW_SHUFFLEVECTOR)
+    const VEC low = __builtin_shufflevector(*a, *b, DW_JOIN(DW_ZIP_LOW_, LANES));
+    *b = __builtin_shufflevector(*a, *b, DW_JOIN(DW_ZIP_HIGH_, LANES));
+    *a = low;
+#elif DW_VECTORS
+    REAL both[2 * LANES];
+    for (int l = 0; l < LANES; l++) both[2 * l] = (*a)[l], both[2 * l + 1] = (*b)[l];
+    *a = DW(load)(both);
+    *b = DW(load)(both + LANES);
+#else
+    (void)a, (void)b;
+#endif
+}
+
+/* The lanes that are on, which are the first n. */
+DW_INLINE void DW(store_on)(REAL *p, VEC v, MASK on, ptrdiff_t n) {
+#if DW_BYTES == 64 && REAL_SIZE == 4
+    (void)n, _mm512_mask_storeu_ps(p, (__mmask16)on, (__m512)v);
+#elif DW_BYTES == 64
+    (void)n, _mm512_mask_storeu_pd(p, (__mmask8)on, (__m512d)v);
+#else
+    (void)on;
+    if (n >= LANES) DW(store)(p, v);
+    else if (n > 0) DW(store_first)(p, v, n);
+#endif
+}
+
+/* The vector at p; or, folded, one half of it from there and one from the next row. */
+DW_INLINE VEC DW(load_pairs)(const REAL *p, const ptrdiff_t xh, MASK on, MASK next, const int fold, const int checked) {
+#if DW_VECTORS
+    if (fold) return (VEC)((IVEC)DW(load_lanes)(p, on) | (IVEC)DW(load_lanes)(p + (xh - LANES / 2), next));
+#endif
+    return checked ? DW(load_lanes)(p, on) : DW(load)(p);
+}
+
+/* Two rows of each plane of x_grad, T vectors of pairs of columns from pair `pair` on, then the next two; or, folded, four rows,
+ * two of them in each half of one vector, where a row has few pairs.  The first of the gradient rows that the kernel reaches
+ * from a pair of rows is row -(K - 1 - P) / 2 from the pair's own, and so for columns. */
+DW_INLINE void DW(grad_pair_rows)(const dw_grad_planes *g, const REAL *x, const REAL *w, REAL *y, const ptrdiff_t pair, const int K,
+                                  const int PH, const int PW, const int T, const int fold, const int checked) {
+    enum { HALF = LANES / 2 };
+    const ptrdiff_t column = pair + (g->col_pad - PW) / 2 - (K - 1 - PW) / 2, first = (g->row_pad - PH) / 2 - (K - 1 - PH) / 2;
+    const ptrdiff_t size = g->rows, out = g->grad_rows, wide = g->cols - 2 * pair, xh = g->xh, yh = g->yh;
+    const MASK none = DW(lanes)(0, 0);
+    MASK on[3 * 4], next[3 * 4], both[3 * 4], stored[2 * 4];
+    DW_UNROLL for (int k = 0; k < (K + 1) / 2 * T; k++) {
+        const ptrdiff_t at = column + k / T + k % T * LANES, end = dw_min(g->grad_cols - at, (wide + 1) / 2 - k % T * LANES);
+        on[k] = DW(lanes)(-at, end);
+        next[k] = fold ? DW(lanes)(HALF + dw_max(-at, 0), HALF + end) : none;
+        both[k] = on[k] | next[k];
+    }
+    DW_UNROLL for (int k = 0; k < 2 * T; k++) stored[k] = DW(lanes)(0, wide - k * LANES);
+    x += first * xh + column;
+    y += 2 * pair;
+    for (ptrdiff_t plane = 0; plane < g->planes; plane++, x += g->xc, y += g->yc, w++) {
+        VEC wv[25];
+        const REAL *p = x;
+        REAL *q = y;
+        ptrdiff_t row = first; /* of the gradient */
+        DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = DW(splat)(w[k / K * g->wh + k % K * g->ww]);
+        for (ptrdiff_t i = 0; i < size; i += fold ? 4 : 2) {
+            VEC acc[4 * 4];
+            DW_UNROLL for (int k = 0; k < 4 * T; k++) acc[k] = DW(splat)(0);
+#define TAPS(ON, NEXT, BOTH)                                                                                                  \
+            DW_UNROLL for (int u = 0; u < (K + 1) / 2; u++) {                                                                 \
+                DW_UNROLL for (int k = 0; k < T; k++) {                                                                       \
+                    VEC v = DW(load_pairs)(p + (t * xh + u + k * LANES), xh, ON, NEXT, fold, checked);                        \
+                    DW_ONE_LOAD(v);                                                                                           \
+                    DW_UNROLL for (int b = 0; b < 4; b++) {                                                                   \
+                        const int f = b / 2 + PH - 2 * (t - (K - 1 - PH) / 2), j = b % 2 + PW - 2 * (u - (K - 1 - PW) / 2);   \
+                        if (0 <= f && f < K && 0 <= j && j < K) {                                                             \
+                            if (checked) acc[b * T + k] = DW(add_product)(acc[b * T + k], v, wv[f * K + j], BOTH);            \
+                            else acc[b * T + k] = acc[b * T + k] + v * wv[f * K + j];                                         \
+                        }                                                                                                     \
+                    }                                                                                                         \
+                }                                                                                                             \
+            }
+            if (row >= 0 && row + (K + 1) / 2 + fold <= out) {
+                DW_UNROLL for (int t = 0; t < (K + 1) / 2; t++) TAPS(on[u * T + k], next[u * T + k], both[u * T + k])
+            } else {
+                DW_UNROLL for (int t = 0; t < (K + 1) / 2; t++) {
+                    const int here = 0 <= row + t && row + t < out, there = fold && 0 <= row + t + 1 && row + t + 1 < out;
+                    if (!here && !there) continue;
+                    TAPS(here ? on[u * T + k] : none, there ? next[u * T + k] : none,
+                         (here ? on[u * T + k] : none) | (there ? next[u * T + k] : none))
+                }
+            }
+#undef TAPS
+            DW_UNROLL for (int b = 0; b < 2; b++) {
+                if (i + b >= size) break;
+                DW_UNROLL for (int k = 0; k < T; k++) {
+                    VEC low = acc[2 * b * T + k], high = acc[(2 * b + 1) * T + k];
+                    REAL *r = q + b * yh + 2 * k * LANES;
+                    DW(zip)(&low, &high);
+                    DW(store_on)(r, low, stored[2 * k], wide - 2 * k * LANES);
+                    if (!fold) DW(store_on)(r + LANES, high, stored[2 * k + 1], wide - (2 * k + 1) * LANES);
+                    else if (i + b + 2 < size) DW(store_on)(r + 2 * yh, high, stored[0], wide);
+                }
+            }
+            row += fold ? 2 : 1;
+            p += fold ? 2 * xh : xh;
+            q += fold ? 4 * yh : 2 * yh;
+        }
+    }
+}
+
+/* Each tile is a function of its own: of all of them together gcc holds too little in registers. */
+#define TILE(K, PH, PW, T, CHECKED)                                                                                           \
+    static DW_NOINLINE void DW(grad_pairs_##K##PH##PW##T)(const dw_grad_planes *g, const REAL *x, const REAL *w, REAL *y,     \
+                                                          ptrdiff_t pair) {                                                   \
+        DW(grad_pair_rows)(g, x, w, y, pair, K, PH, PW, T, 0, CHECKED);                                                       \
+    }
+#define CALL(K, PH, PW, T, CHECKED)                                                                                           \
+    if (CHECKED ? many >= T                                                                                                   \
+                : i + shift >= 0 && i + shift + (K - 1) / 2 + T * LANES <= g->grad_cols && 2 * (i + T * LANES) <= g->cols) {  \
+        DW(grad_pairs_##K##PH##PW##T)(&one, x, w, y, i);                                                                      \
+        i += T * LANES;                                                                                                       \
+        continue;                                                                                                             \
+    }
+#define PLANE(K, PH, PW)                                                                                                      \
+    DW_GRAD_PAIRS(TILE, K, PH, PW)                                                                                            \
+    static DW_NOINLINE void DW(grad_fold_##K##PH##PW)(const dw_grad_planes *g, const REAL *x, const REAL *w, REAL *y) {       \
+        DW(grad_pair_rows)(g, x, w, y, 0, K, PH, PW, 1, 1, 1);                                                                \
+    }                                                                                                                         \
+    static void DW(grad_planes_##K##PH##PW)(const dw_grad_planes *g, const REAL *x, const REAL *w, REAL *y) {                 \
+        const ptrdiff_t pairs = (g->cols + 1) / 2, shift = (g->col_pad - PW) / 2 - (K - 1 - PW) / 2;                          \
+        const ptrdiff_t at_once = pairs > 2 * LANES ? 1 : g->planes; /* wide planes one by one, all their columns */          \
+        dw_grad_planes one = *g;                                                                                              \
+        one.planes = at_once;                                                                                                 \
+        if (LANES > 1 && pairs <= LANES / 2) {                                                                                \
+            DW(grad_fold_##K##PH##PW)(g, x, w, y);                                                                            \
+            return;                                                                                                           \
+        }                                                                                                                     \
+        for (ptrdiff_t plane = 0; plane < g->planes; plane += at_once, x += g->xc, y += g->yc, w++) {                         \
+            for (ptrdiff_t i = 0; i < pairs;) {                                                                               \
+                const ptrdiff_t many = dw_ceil_div(pairs - i, LANES);                                                         \
+                DW_GRAD_PAIRS(CALL, K, PH, PW)                                                                                \
+            }                                                                                                                 \
+        }                                                                                                                     \
+    }
+DW_GRAD_PLANES(PLANE)
+#undef PLANE
+#undef TILE
+#undef CALL
+
+/* Planes at stride 2 and a kernel of 3x3 or 5x5 (dw_grad_pairs). */
+static void DW(grad_planes)(const dw_grad_planes *g, const REAL *x, const REAL *w, REAL *y) {
+#define PLANE(K, PH, PW) \
+    if (g->taps == K && (g->row_pad & 1) == PH && (g->col_pad & 1) == PW) DW(grad_planes_##K##PH##PW)(g, x, w, y);
+    DW_GRAD_PLANES(PLANE)
+#undef PLANE
 }
 
 /* ---- depth multiplier: the gradients of a channel's outputs are neighbours ---- */
