@@ -30,6 +30,8 @@ cdef extern from *:
     void grad_planes_f64(const dw_grad_planes*, const double*, const double*, double*) nogil
     void add_groups_f32(const float*, Py_ssize_t, float*, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     void add_groups_f64(const double*, Py_ssize_t, double*, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
+    void add_row_f32(const float*, float*, Py_ssize_t, bint) nogil
+    void add_row_f64(const double*, double*, Py_ssize_t, bint) nogil
     void clear_block_f32(float*, Py_ssize_t) nogil
     void clear_block_f64(double*, Py_ssize_t) nogil
     void store_block_f32(const float*, Py_ssize_t, Py_ssize_t, float*, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
@@ -351,7 +353,11 @@ cdef void grad_phases(const Plan* p, const Axis* rows, const real* x, const real
                                           dw_min(height - r, GRAD_ROWS))
                         for k in range(dw_min(height - r, GRAD_ROWS)):
                             to = y + (i + (r + k) * high) * p.yh + j + q * wide
-                            if m == 0:
+                            if wide == 1 and real is float:
+                                add_row_f32(<const float*> scratch + k * GRAD_COLS, <float*> to, g.cols, m == 0)
+                            elif wide == 1:
+                                add_row_f64(<const double*> scratch + k * GRAD_COLS, <double*> to, g.cols, m == 0)
+                            elif m == 0:
                                 for c in range(g.cols):
                                     to[c * wide] = 0 + scratch[k * GRAD_COLS + c]    # as run_grad_blocks adds, for the sign of 0
                             else:
@@ -430,7 +436,8 @@ cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :
     t.rows = 0
     pairs = (not last and p.repeat == 1 and p.rows.taps == p.cols.taps and dw_grad_pairs(p.rows.taps, p.rows.stride, p.rows.dilation)
              and dw_grad_pairs(p.cols.taps, p.cols.stride, p.cols.dilation))
-    if p.repeat > 1 if last else not pairs and p.channels >= lanes:
+    # rows of some width without gaps between what a phase writes go through row tiles, other planes are taken as channels
+    if p.repeat > 1 if last else not pairs and p.channels >= lanes and (p.cols.stride > 1 or p.cols.size <= 14):
         t = grad_tiling(&p, last, size)
     if t.rows or not last:
         scratch = <real*> aligned_alloc(64, workers * SCRATCH_BYTES)

@@ -282,6 +282,15 @@ static void DW(grad_planes)(const dw_grad_planes *g, const REAL *x, const REAL *
 
 /* ---- depth multiplier: the gradients of a channel's outputs are neighbours ---- */
 
+DW_INLINE void DW(add_groups_of)(const REAL *block, ptrdiff_t pixels, REAL *sum, const IVEC *index, const MASK *on, const int steps) {
+    for (ptrdiff_t i = 0; i < pixels * LANES; i += LANES) {
+        VEC v = DW(load)(sum + i);
+        DW_UNROLL for (int k = 0; k < steps; k++)
+            v = DW(add_product)(v, DW(load_indexed)(block + i, DW(lanes)(0, LANES), index[k]), DW(splat)(1), on[k]);
+        DW(store)(sum + i, v);
+    }
+}
+
 /* Adds to lane l of each pixel of `sum` the lanes of `block` from at + l * many on, `many` of them, as far as they are lanes from
  * `skip` on; in this order. */
 static void DW(add_groups)(const REAL *block, ptrdiff_t pixels, REAL *sum, ptrdiff_t many, ptrdiff_t at, ptrdiff_t skip) {
@@ -297,11 +306,18 @@ static void DW(add_groups)(const REAL *block, ptrdiff_t pixels, REAL *sum, ptrdi
             if (takes) on[k] = on[k] | DW(lanes)(l, l + 1);
         }
     }
-    for (ptrdiff_t i = 0; i < pixels * LANES; i += LANES) {
-        VEC v = DW(load)(sum + i);
-        for (ptrdiff_t k = 0; k < steps; k++)
-            v = DW(add_product)(v, DW(load_indexed)(block + i, DW(lanes)(0, LANES), index[k]), DW(splat)(1), on[k]);
-        DW(store)(sum + i, v);
+    if (steps == 2) DW(add_groups_of)(block, pixels, sum, index, on, 2);
+    else if (steps == 4) DW(add_groups_of)(block, pixels, sum, index, on, 4);
+    else for (ptrdiff_t k = 0; k < steps; k++) DW(add_groups_of)(block, pixels, sum, index + k, on + k, 1);
+}
+
+/* y[0..n] = from[0..n], or y + from. */
+static void DW(add_row)(const REAL *from, REAL *y, ptrdiff_t n, int first) {
+    for (ptrdiff_t i = 0; i < n; i += LANES) {
+        const ptrdiff_t many = dw_min(n - i, LANES);
+        const MASK m = DW(lanes)(0, many);
+        const VEC sum = (first ? DW(splat)(0) : DW(load_lanes)(y + i, m)) + DW(load_lanes)(from + i, m);
+        DW(store_on)(y + i, sum, m, many);
     }
 }
 
