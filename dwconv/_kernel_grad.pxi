@@ -31,6 +31,10 @@ cdef extern from *:
     void grad_add_lanes_f64(const double*, Py_ssize_t, Py_ssize_t, double*, Py_ssize_t) nogil
     void grad_store_f32(const float*, Py_ssize_t, Py_ssize_t, float*, Py_ssize_t) nogil
     void grad_store_f64(const double*, Py_ssize_t, Py_ssize_t, double*, Py_ssize_t) nogil
+    void pack_pixels_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*) nogil
+    void pack_pixels_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*) nogil
+    void copy_rows_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*) nogil
+    void copy_rows_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*) nogil
     void grad_add_f32(float*, const float*, Py_ssize_t) nogil
     void grad_add_f64(double*, const double*, Py_ssize_t) nogil
 
@@ -40,8 +44,9 @@ cdef enum:
 
 cdef enum GradFamily:
     CHANNELS                  # channels_last: vectors along the channels
+    PACKED                    # the same, a block's pixels copied to the scratch, in the same order of sums
     ROWS                      # vectors along a row: of a plane, or of all channels where they are fewer than lanes
-    PLANES                    # channels_first: LANES planes gathered as channels
+    PLANES                    # channels_first: LANES planes gathered to the scratch as channels
 
 
 cdef struct GradPlan:
@@ -54,6 +59,7 @@ cdef struct GradPlan:
     Py_ssize_t line           # terms of one output row in one lane
     Py_ssize_t bands, chunks, units, per_piece, pieces        # of rows; of columns; image x row phase x band x chunk
     Py_ssize_t fit            # plane family: output rows whose inputs and themselves fit the scratch
+    Py_ssize_t head           # channels before the first aligned block
     Py_ssize_t blocks, groups, group                          # of channels; a group's most blocks
     Py_ssize_t parts, per_part                                # of the pieces; pieces of a part, 2**k
     Py_ssize_t gathered, scratch                              # numbers of a worker: for planes, in all
@@ -64,7 +70,7 @@ cdef struct GradPlan:
 cdef inline void add_channels(const GradPlan* p, dw_grad* g, const Phase* rows, Py_ssize_t r0, Py_ssize_t r1, Py_ssize_t chunk,
                               const real* x, const real* grad, real* acc, Py_ssize_t first, Py_ssize_t channels) noexcept nogil:
     """x, grad: tap row 0 of output row r0 and its first pixel; output row r0.  Distances between rows are in g."""
-    cdef Py_ssize_t xw = p.lanes if p.family == PLANES else p.xw, gw = p.lanes if p.family == PLANES else p.gw
+    cdef Py_ssize_t xw = p.xw if p.family == CHANNELS else p.lanes, gw = p.gw if p.family == CHANNELS else p.lanes
     cdef Py_ssize_t f, c0, c1
     cdef Phase cols
     cdef const real* xp
@@ -95,26 +101,89 @@ cdef inline void collect(const real* const* planes, Py_ssize_t at, Py_ssize_t ro
             gather_planes_f64(planes, at + r * row, cols, block + r * cols * lanes)
 
 
-cdef inline void add_planes(const GradPlan* p, dw_grad* g, const Phase* rows, Py_ssize_t r0, Py_ssize_t r1, Py_ssize_t f,
+cdef inline void pack(const real* x, Py_ssize_t rows, Py_ssize_t row, Py_ssize_t cols, Py_ssize_t pixel, Py_ssize_t first,
+                      Py_ssize_t channels, Py_ssize_t repeat, Py_ssize_t lanes, real* block) noexcept nogil:
+    """Rows that lie `row` apart, of one block of channels."""
+    cdef Py_ssize_t r
+    for r in range(rows):
+        if real is float:
+            pack_pixels_f32(x + r * row, cols, pixel, first, dw_min(lanes, channels - first), repeat, block + r * cols * lanes)
+        else:
+            pack_pixels_f64(x + r * row, cols, pixel, first, dw_min(lanes, channels - first), repeat, block + r * cols * lanes)
+
+
+cdef inline void add_copied(const GradPlan* p, dw_grad* g, const Phase* rows, Py_ssize_t r0, Py_ssize_t r1, Py_ssize_t f,
                             Py_ssize_t chunk, const real* x, const real* grad, real* acc, Py_ssize_t first,
                             real* scratch) noexcept nogil:
+    """As add_channels, in bands of p.fit rows that are copied to the scratch as pixels of `lanes` channels."""
     cdef const real* x_planes[16]
     cdef const real* g_planes[16]
-    cdef Py_ssize_t lane, c, end, t0, t1, r = r0, lanes = p.lanes
+    cdef Py_ssize_t lane, c, end, t0, t1, r = r0, lanes = p.lanes, x_row = p.rows.dilation * p.xh, g_row = p.rows.phases * p.gh
     cdef real* out
-    for lane in range(lanes):
-        c = dw_min(first + lane, p.channels - 1)     # fewer planes than lanes: the last again
-        x_planes[lane], g_planes[lane] = x + c // p.repeat * p.xc, grad + c * p.gc
+    g.repeat = 1
     g.xh, g.gh = p.cols.size * lanes, p.cols.out * lanes
+    if p.family == PLANES:
+        for lane in range(lanes):
+            c = dw_min(first + lane, p.channels - 1)     # fewer planes than lanes: the last again
+            x_planes[lane], g_planes[lane] = x + c // p.repeat * p.xc, grad + c * p.gc
     while r < r1:
         end = dw_min(r + p.fit, r1)
-        t0 = dw_max(rows.lo, r * p.rows.step)         # tap rows, of output row 0
+        t0 = dw_max(rows.lo, r * p.rows.step)            # tap rows, of output row 0
         t1 = dw_max(dw_min(rows.hi, (end - 1) * p.rows.step + p.rows.taps), t0)
         out = scratch + (t1 - t0) * g.xh
-        collect(x_planes, (rows.first + t0 * p.rows.dilation) * p.xh, t1 - t0, p.rows.dilation * p.xh, p.cols.size, lanes, scratch)
-        collect(g_planes, (f + r * p.rows.phases) * p.gh, end - r, p.rows.phases * p.gh, p.cols.out, lanes, out)
+        if p.family == PLANES:
+            collect(x_planes, (rows.first + t0 * p.rows.dilation) * p.xh, t1 - t0, x_row, p.cols.size, lanes, scratch)
+            collect(g_planes, (f + r * p.rows.phases) * p.gh, end - r, g_row, p.cols.out, lanes, out)
+        else:
+            pack(x + (rows.first + t0 * p.rows.dilation) * p.xh, t1 - t0, x_row, p.cols.size, p.xw, first, p.channels, p.repeat,
+                 lanes, scratch)
+            pack(grad + (f + r * p.rows.phases) * p.gh, end - r, g_row, p.cols.out, p.gw, first, p.channels, 1, lanes, out)
         add_channels(p, g, rows, r, end, chunk, scratch + (r * p.rows.step - t0) * g.xh, <const real*> out, acc, 0, lanes)
         r = end
+
+
+cdef inline void copy_rows(const real* x, Py_ssize_t rows, Py_ssize_t row, Py_ssize_t cols, Py_ssize_t pixel, Py_ssize_t channels,
+                           Py_ssize_t pitch, real* out) noexcept nogil:
+    if real is float:
+        copy_rows_f32(x, rows, row, cols, pixel, channels, pitch, out)
+    else:
+        copy_rows_f64(x, rows, row, cols, pixel, channels, pitch, out)
+
+
+cdef inline Py_ssize_t pitch_of(Py_ssize_t numbers) noexcept nogil:
+    """Distance of copied rows: an odd number of 16s, so that those above each other are not rivals for the same lines of L1."""
+    return ((numbers + 15) // 16 | 1) * 16
+
+
+cdef inline void add_rows(const GradPlan* p, dw_grad* g, const Phase* rows, Py_ssize_t count, Py_ssize_t tap, Py_ssize_t chunk,
+                          const real* x, const real* grad, real* acc, real* scratch) noexcept nogil:
+    """x, grad: tap row 0 of the first output row, which is tap row `tap` of the phase; the first of `count` output rows."""
+    cdef Py_ssize_t strip = p.lanes // p.period * p.period, unit = p.period // p.repeat if p.period > 1 else 1
+    cdef Py_ssize_t e0 = p.line * chunk // p.chunks * strip
+    cdef Py_ssize_t e1 = dw_min(p.line * (chunk + 1) // p.chunks * strip, p.cols.out * p.period)
+    cdef Py_ssize_t c0 = e0 // p.period, c1 = e1 // p.period, t0, t1, a, z, x_pitch, g_pitch
+    cdef real* out
+    if p.period == 1:
+        g.repeat = 1
+    g.rows, g.row_lo, g.row_hi = count, rows.lo - tap, rows.hi - tap
+    g.sw, g.gw, g.cols = p.cols.stride, p.gw, p.cols.out
+    g.width, g.pad, g.dilation, g.pixel = p.cols.size, p.cols.pad, p.cols.dilation, p.xw
+    if p.gathered:
+        t0 = dw_max(g.row_lo, 0)
+        t1 = dw_max(dw_min(g.row_hi, (count - 1) * p.rows.step + p.rows.taps), t0)
+        a = dw_max(dw_min(c0 - p.cols.pad, p.cols.size), 0)
+        z = dw_max(dw_min(c1 - 1 - p.cols.pad + (p.cols.taps - 1) * p.cols.dilation + 1, p.cols.size), a)
+        x_pitch, g_pitch = pitch_of((z - a) * unit), pitch_of(e1 - e0)
+        if (t1 - t0) * x_pitch + count * g_pitch <= p.gathered:
+            out = scratch + (t1 - t0) * x_pitch
+            copy_rows(x + t0 * g.xh + a * p.xw, t1 - t0, g.xh, z - a, p.xw, unit, x_pitch, scratch)
+            copy_rows(grad + c0 * p.gw, count, g.gh, c1 - c0, p.gw, p.period, g_pitch, out)
+            x, grad = scratch - t0 * x_pitch - a * unit, out - e0
+            g.xh, g.gh, g.pixel, g.gw = x_pitch, g_pitch, unit, p.period
+    if real is float:
+        grad_rows_f32(g, x, grad, acc, e0, e1)
+    else:
+        grad_rows_f64(g, x, grad, acc, e0, e1)
 
 
 cdef void add_unit(const GradPlan* p, Py_ssize_t unit, Py_ssize_t block, const real* x, const real* grad, real* acc,
@@ -124,7 +193,6 @@ cdef void add_unit(const GradPlan* p, Py_ssize_t unit, Py_ssize_t block, const r
     cdef Py_ssize_t f = unit // (p.chunks * p.bands) % p.rows.phases, n = unit // (p.chunks * p.bands * p.rows.phases)
     cdef Phase rows = make_phase(&p.rows, f)
     cdef Py_ssize_t r0 = rows.out * band // p.bands, r1 = rows.out * (band + 1) // p.bands
-    cdef Py_ssize_t strip, strips
     cdef dw_grad g
     if r0 == r1:
         return
@@ -132,9 +200,8 @@ cdef void add_unit(const GradPlan* p, Py_ssize_t unit, Py_ssize_t block, const r
     g.repeat, g.period = p.repeat, p.period
     x += n * p.xn
     grad += n * p.gn
-    if p.family == PLANES:
-        g.repeat = 1
-        add_planes(p, &g, &rows, r0, r1, f, chunk, x, grad, acc, first_channel(p, block), scratch)
+    if p.family == PLANES or p.family == PACKED:
+        add_copied(p, &g, &rows, r0, r1, f, chunk, x, grad, acc, first_channel(p, block), scratch)
         return
     g.xh, g.gh = p.rows.dilation * p.xh, p.rows.phases * p.gh
     x += (rows.first + r0 * p.rows.phases * p.rows.stride) * p.xh
@@ -142,24 +209,25 @@ cdef void add_unit(const GradPlan* p, Py_ssize_t unit, Py_ssize_t block, const r
     if p.family == CHANNELS:
         add_channels(p, &g, &rows, r0, r1, chunk, x, grad, acc, first_channel(p, block), p.channels)
         return
-    if p.period == 1:
-        g.repeat = 1
-    x += block // p.repeat * p.xc
-    grad += block * p.gc
-    g.rows, g.row_lo, g.row_hi = r1 - r0, rows.lo - r0 * p.rows.step, rows.hi - r0 * p.rows.step
-    g.sw, g.gw, g.cols = p.cols.stride, p.gw, p.cols.out
-    g.width, g.pad, g.dilation, g.pixel = p.cols.size, p.cols.pad, p.cols.dilation, p.xw
-    strip, strips = p.lanes // p.period * p.period, p.line
-    r0, r1 = strips * chunk // p.chunks * strip, dw_min(strips * (chunk + 1) // p.chunks * strip, p.cols.out * p.period)
-    if real is float:
-        grad_rows_f32(&g, x, grad, acc, r0, r1)
-    else:
-        grad_rows_f64(&g, x, grad, acc, r0, r1)
+    add_rows(p, &g, &rows, r1 - r0, r0 * p.rows.step, chunk, x + block // p.repeat * p.xc, grad + block * p.gc, acc, scratch)
 
 
 cdef inline Py_ssize_t first_channel(const GradPlan* p, Py_ssize_t block) noexcept nogil:
-    """The last block overlaps its neighbour, and computes the same."""
-    return dw_max(dw_min(block * p.lanes, p.channels - p.lanes), 0)
+    """The last block overlaps its neighbour, as the first does where the others are aligned, and computes the same."""
+    cdef Py_ssize_t first = block * p.lanes
+    if p.head and block:
+        first += p.head - p.lanes
+    return dw_max(dw_min(first, p.channels - p.lanes), 0)
+
+
+cdef inline Py_ssize_t aligned_head(const GradPlan* p, const real* x, const real* grad) noexcept nogil:
+    """Channels before the first whose vectors are aligned at every pixel of x and grad, or 0 where none are or all."""
+    cdef Py_ssize_t lanes = p.lanes, head
+    if (p.family > PACKED or p.repeat > 1 or p.channels < 8 * lanes
+            or (p.xw | p.xh | p.xn | p.gw | p.gh | p.gn | (x - grad)) % lanes):
+        return 0
+    head = <Py_ssize_t> (<size_t> x // sizeof(real)) % lanes
+    return lanes - head if head else 0
 
 
 # ---- pieces ----
@@ -246,12 +314,15 @@ cdef void run_grad(const GradPlan* p, const real* x, const real* grad, real* w, 
 # ---- the plan ----
 
 cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) noexcept nogil:
-    """By geometry only, since each family adds in an order of its own."""
-    cdef Py_ssize_t rest
-    if last:
-        return ROWS if p.channels < p.lanes and p.cols.stride == 1 else CHANNELS
-    rest = SCRATCH_BYTES // (p.lanes * size) - (p.rows.taps - p.rows.step) * p.cols.size
+    """By geometry only, since rows and channels add in orders of their own."""
+    cdef Py_ssize_t rest = SCRATCH_BYTES // (p.lanes * size) - (p.rows.taps - p.rows.step) * p.cols.size
     p.fit = rest // (p.rows.step * p.cols.size + p.cols.out)
+    if last:
+        if p.channels < p.lanes and p.cols.stride == 1:
+            return ROWS
+        if p.fit > 0 and (p.taps > 9 and (p.channels < p.lanes or p.repeat > 1) or p.xw * size % 2048 == 0 and p.repeat == 1 and 2 * p.fit >= p.rows.out):
+            return PACKED
+        return CHANNELS
     if p.lanes > 1 and p.fit > 0 and 2 * p.channels >= p.lanes and (p.cols.out <= p.lanes or p.cols.stride > 1):
         return PLANES
     return ROWS
@@ -263,17 +334,17 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
     p.line = p.cols.out
     if p.family == ROWS:
         p.line = dw_ceil_div(p.cols.out * p.period, p.lanes // p.period * p.period)
-        most = 16                  # strips: bands of 32 rows at least, since a slide starts and ends with rows of fewer taps
+        most = 16                  # strips of 16 rows, which fit L1
     p.chunks = dw_ceil_div(p.line, most)
-    p.bands = dw_ceil_div(rows, TERMS // dw_ceil_div(p.line, p.chunks))
+    p.bands = dw_ceil_div(rows, TERMS // dw_ceil_div(p.line, p.chunks) if p.chunks == 1 or p.family != ROWS else 16)
     p.units = p.images * p.rows.phases * p.bands * p.chunks
     p.per_piece = dw_max(1, TERMS // (dw_ceil_div(rows, p.bands) * dw_ceil_div(p.line, p.chunks)))
     p.pieces = dw_ceil_div(p.units, p.per_piece)
-    p.blocks = dw_ceil_div(p.channels, p.lanes)
+    p.blocks = dw_ceil_div(p.channels - p.head, p.lanes) + (p.head > 0)
     p.group = 1
     if p.family == ROWS:
         p.blocks = p.channels // p.period
-    elif p.family == CHANNELS:
+    elif p.family != PLANES:
         p.group = dw_max(1, dw_min(p.blocks, GROUP_BYTES // (p.taps * p.lanes * size)))
     if workers > 1:
         p.group = dw_max(1, dw_min(p.group, p.blocks // want))
@@ -286,7 +357,10 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
     while n > 1:
         levels += 1
         n //= 2
-    p.gathered = SCRATCH_BYTES // size if p.family == PLANES else 0
+    p.gathered = 0
+    if p.family == PLANES or p.family == PACKED or p.family == ROWS and p.cols.stride == 1 and (
+            p.xh * size >= 2048 or p.period > 1 and (p.xw * p.repeat != p.period or p.gw != p.period)):
+        p.gathered = SCRATCH_BYTES // size
     p.scratch = p.gathered + levels * p.group * p.taps * p.lanes
 
 
@@ -310,6 +384,7 @@ cdef bint _kernel_grad(bint last, const real[:, :, :, :] x, const real[:, :, :, 
     p.lanes, p.taps = lanes_of(size), w.shape[0] * w.shape[1]
     p.family = choose_family(&p, last, size)
     p.period = p.channels if last and p.family == ROWS else 1
+    p.head = aligned_head(&p, &x[0, 0, 0, 0], &grad[0, 0, 0, 0])
     cut(&p, size, workers)
     numbers = dw_max(workers, 1) * p.scratch + (p.parts * p.blocks * p.taps * p.lanes if p.parts > 1 else 0)
     scratch = <real*> aligned_alloc(64, (numbers * size + 63) // 64 * 64)

@@ -11,7 +11,7 @@
  *
  * Both are one tile.  A step loads one vector of gradients, which the window keeps for the P taps along, and Q vectors of x,
  * each multiplied into P sums: (Q + 1) / (P * Q) loads a multiply-add, 0.44 for 3x3, 0.24 for 5x5, 0.20 for 7x7.  A stride along
- * takes the taps by their remainder, each remainder a slide of its own over every stride-th position.
+ * takes the taps by their remainder, each remainder a slide of its own over every stride-th position, or at stride 2 both at once.
  *
  * A sum of one tap is one chain of multiply-adds over the outputs in row-major order (row family: strips of LANES columns, each
  * downwards), whatever the tile: so blocks of taps and channels can be cut anywhere.  What lies outside the image or past the last
@@ -22,6 +22,8 @@
 
 #ifndef DW_KERNEL_GRAD_ONCE
 #define DW_KERNEL_GRAD_ONCE
+
+#include <string.h>
 
 /* Distances are in elements. */
 typedef struct {
@@ -46,12 +48,12 @@ typedef struct {
     ptrdiff_t acc_p, acc_q;                  /* in the sums: to the next tap along, across */
 } dw_slide;
 
-/* How a slide loads: vectors; channels that repeat or are fewer than a vector; lanes that differ by tap (row family). */
-enum { DW_WHOLE, DW_INDEXED, DW_MASKED };
-/* How a masked slide finds its lanes: neighbours; neighbours repeated; each at its own offset. */
-enum { DW_NEIGHBOURS, DW_REPEATS, DW_OFFSETS };
+/* How a slide loads: vectors; vectors of which only some lanes count, by tap (row family); channels that repeat or are fewer than a
+ * vector; lanes that lie anywhere. */
+enum { DW_WHOLE, DW_MASKED, DW_INDEXED, DW_SCATTERED };
 
-/* The sizes of tile, taps along x taps across: what leaves room in the registers for the window and a vector of x. */
+/* The sizes of tile, taps along x taps across: what leaves room in the registers for the window and a vector of x.  Then those
+ * that take a stride of two along at once; then those of the two rare ways to load. */
 #if DW_REGISTERS == 32
 #define DW_SLIDES(TILE)                                     \
     TILE(1, 1) TILE(1, 2) TILE(1, 3) TILE(1, 5)             \
@@ -59,6 +61,7 @@ enum { DW_NEIGHBOURS, DW_REPEATS, DW_OFFSETS };
     TILE(3, 1) TILE(3, 2) TILE(3, 3) TILE(3, 5)             \
     TILE(5, 1) TILE(5, 2) TILE(5, 3) TILE(5, 5)             \
     TILE(7, 1) TILE(7, 2) TILE(7, 3)
+#define DW_SLIDES_BY_2(TILE) TILE(3, 1) TILE(3, 2) TILE(3, 3) TILE(5, 1) TILE(5, 2) TILE(5, 3) TILE(5, 5)
 enum { DW_MOST_ALONG = 7, DW_MOST_ACROSS = 5, DW_MOST_SUMS = 25 };
 #else
 #define DW_SLIDES(TILE)                          \
@@ -66,8 +69,10 @@ enum { DW_MOST_ALONG = 7, DW_MOST_ACROSS = 5, DW_MOST_SUMS = 25 };
     TILE(2, 1) TILE(2, 2) TILE(2, 3)             \
     TILE(3, 1) TILE(3, 2) TILE(3, 3)             \
     TILE(5, 1)
+#define DW_SLIDES_BY_2(TILE) TILE(3, 1) TILE(3, 2) TILE(3, 3) TILE(5, 1)
 enum { DW_MOST_ALONG = 5, DW_MOST_ACROSS = 3, DW_MOST_SUMS = 9 };
 #endif
+#define DW_SLIDES_RARE(TILE) TILE(1, 1) TILE(1, 2) TILE(1, 3) TILE(2, 1) TILE(2, 2) TILE(2, 3) TILE(3, 1) TILE(3, 2) TILE(3, 3)
 
 /* How many of n taps the next tile takes: a size of DW_SLIDES that leaves no poor rest. */
 static inline int dw_next_taps(ptrdiff_t n, ptrdiff_t most) {
@@ -77,12 +82,30 @@ static inline int dw_next_taps(ptrdiff_t n, ptrdiff_t most) {
     return n == 6 || n == 9 || most < 5 ? 3 : 5;
 }
 
+#ifdef __GNUC__
+#define DW_PREFETCH(p) __builtin_prefetch(p, 0, 2)
+#else
+#define DW_PREFETCH(p) (void)(p)
+#endif
+
+/* How many steps of s make a or more: without the division, where most calls need none. */
+static inline ptrdiff_t dw_steps(ptrdiff_t a, ptrdiff_t s) { return s == 1 ? a : dw_ceil_div(a, s); }
+
 /* Bits lo <= k < hi of a word, for any lo and hi. */
 static inline unsigned dw_bits(ptrdiff_t lo, ptrdiff_t hi) {
     lo = dw_min(dw_max(lo, 0), 31);
     hi = dw_min(dw_max(hi, 0), 31);
     return ((1u << hi) - 1) & ~((1u << lo) - 1);
 }
+
+/* Keeps a loaded vector in its register: gcc would read it from memory again for every product, as many as four times. */
+#if DW_VECTORS && (defined(__x86_64__) || defined(__i386__))
+#define DW_KEEP(v) __asm__ volatile("" : "+v"(v))
+#elif DW_VECTORS && defined(__aarch64__)
+#define DW_KEEP(v) __asm__ volatile("" : "+w"(v))
+#else
+#define DW_KEEP(v) (void)(v)
+#endif
 
 #endif /* DW_KERNEL_GRAD_ONCE */
 
@@ -91,68 +114,106 @@ typedef struct {
     MASK g;                   /* lanes of grad that exist */
     MASK x;                   /* indexed: lanes of x that they need */
     IVEC index;               /* and which of those each takes */
-    MASK out[DW_MOST_ACROSS]; /* masked, per tap across: lanes of grad whose x lies in the image */
-    MASK in[DW_MOST_ACROSS];  /* repeated: lanes of x that they need */
-    int x_kind, g_kind;       /* masked: DW_NEIGHBOURS ... */
+    MASK out[DW_MOST_ACROSS]; /* masked, scattered: per tap across, lanes of grad whose x lies in the image */
     ptrdiff_t x_offset[LANES], g_offset[LANES];
 } DW(dw_slide_lanes);
 
+/* Lane l reads p[offset[l]] where it is on. */
 DW_INLINE VEC DW(load_offsets)(const REAL *p, const ptrdiff_t *offset, MASK m) {
     REAL lane[LANES];
     for (int l = 0; l < LANES; l++) lane[l] = DW(lane_on)(m, l) ? p[offset[l]] : 0;
     return DW(load)(lane);
 }
 
-DW_INLINE VEC DW(slide_x)(const REAL *p, const DW(dw_slide_lanes) *b, const int q, const int mode) {
+DW_INLINE VEC DW(slide_x)(const REAL *p, const DW(dw_slide_lanes) *b, MASK out, const int mode) {
     if (mode == DW_WHOLE) return DW(load)(p);
+    if (mode == DW_MASKED) return DW(load_lanes)(p, out);
     if (mode == DW_INDEXED) return DW(load_indexed)(p, b->x, b->index);
-    if (b->x_kind == DW_NEIGHBOURS) return DW(load_lanes)(p, b->out[q]);
-    if (b->x_kind == DW_REPEATS) return DW(load_indexed)(p, b->in[q], b->index);
-    return DW(load_offsets)(p, b->x_offset, b->out[q]);
+    return DW(load_offsets)(p, b->x_offset, out);
 }
 
-DW_INLINE VEC DW(slide_g)(const REAL *p, const DW(dw_slide_lanes) *b, const int mode) {
+DW_INLINE VEC DW(slide_g)(const REAL *p, const DW(dw_slide_lanes) *b, MASK m, const int mode) {
     if (mode == DW_WHOLE) return DW(load)(p);
-    if (mode == DW_MASKED && b->g_kind == DW_OFFSETS) return DW(load_offsets)(p, b->g_offset, b->g);
-    return DW(load_lanes)(p, b->g);
+    if (mode == DW_SCATTERED) return DW(load_offsets)(p, b->g_offset, m);
+    return DW(load_lanes)(p, m);
 }
 
-/* Adds to the sums of P taps along x Q taps across.  x: tap (0, 0) of output 0 of line 0. */
+/* Adds to the sums of P taps along x Q taps across; taps p, p + S, ... see the positions whose remainder by S is p.
+ * x: tap (0, 0) of output 0 of line 0. */
 DW_INLINE void DW(slide)(const dw_slide *s, const REAL *x, const REAL *g, REAL *acc, const DW(dw_slide_lanes) *b, const int P,
-                         const int Q, const int mode) {
-    VEC sum[DW_MOST_SUMS], window[DW_MOST_ALONG]; /* window[p]: the gradient whose tap p lies at the position */
-    const ptrdiff_t first = dw_max(s->lo, 0), end = dw_min(s->hi, s->count + P - 1), count = s->count;
-    const ptrdiff_t x_step = s->x_step, x_tap = s->x_tap, g_step = s->g_step;
+                         const int Q, const int S, const int mode) {
+    const int K = (P + S - 1) / S;
+    VEC sum[DW_MOST_SUMS], window[DW_MOST_ALONG]; /* window[k]: the gradient whose taps k * S and on lie at the positions */
+    MASK out[DW_MOST_ACROSS], g_lanes = {0};
+    const ptrdiff_t count = s->count, x_step = s->x_step, x_tap = s->x_tap, g_step = s->g_step;
+    const ptrdiff_t first = dw_max(dw_ceil_div(s->lo - S + 1, S), 0), end = dw_min(dw_ceil_div(s->hi, S), count + K - 1);
+    const ptrdiff_t whole = dw_max(dw_ceil_div(s->lo, S), K - 1), whole_end = dw_min(s->hi / S, count);
+    const int masked = mode == DW_MASKED || mode == DW_SCATTERED;
+    const int plain = whole_end >= P - 1 && first <= whole_end; /* taps come one by one, and go one by one */
+    if (mode != DW_WHOLE) g_lanes = b->g;
+    DW_UNROLL for (int q = 0; q < Q; q++) out[q] = masked ? b->out[q] : g_lanes;
     DW_UNROLL for (int k = 0; k < P * Q; k++) sum[k] = DW(load)(acc + k / Q * s->acc_p + k % Q * s->acc_q);
     for (ptrdiff_t line = 0; line < s->lines; line++, x += s->x_line, g += s->g_line) {
         const unsigned across = dw_bits(s->across_lo - line * s->across, s->across_hi - line * s->across) & ((1u << Q) - 1);
-        if (!across) continue;
-        DW_UNROLL for (int k = 0; k < P; k++) {
-            const ptrdiff_t at = first - 1 - k;
-            window[k] = 0 <= at && at < count ? DW(slide_g)(g + at * g_step, b, mode) : DW(splat)(0);
-        }
-        ptrdiff_t u = first;
         unsigned along = 0;
-#define STEP(checked)                                                                                                 \
-        DW_UNROLL for (int p = P - 1; p > 0; p--) window[p] = window[p - 1];                                          \
-        if (!checked || u < count) window[0] = DW(slide_g)(g + u * g_step, b, mode);                                  \
-        DW_UNROLL for (int q = 0; q < Q; q++) {                                                                       \
-            if (checked && !(across >> q & 1)) continue;                                                              \
-            const VEC v = DW(slide_x)(x + (u * x_step + q * x_tap), b, q, mode);                                      \
-            DW_UNROLL for (int p = 0; p < P; p++) {                                                                   \
-                if (checked && !(along >> p & 1)) continue;                                                           \
-                if (mode == DW_MASKED) sum[p * Q + q] = DW(add_product)(sum[p * Q + q], v, window[p], b->out[q]);     \
-                else sum[p * Q + q] = sum[p * Q + q] + v * window[p];                                                 \
-            }                                                                                                         \
+        ptrdiff_t u = first;
+        if (!across) continue;
+        DW_UNROLL for (int k = 0; k < K; k++) {
+            const ptrdiff_t at = first - 1 - k;
+            window[k] = 0 <= at && at < count ? DW(slide_g)(g + at * g_step, b, g_lanes, mode) : DW(splat)(0);
+        }
+/* Position u with taps p0 <= p < p1 along; checked: of those only the taps `along`, `across`. */
+#define STEP(p0, p1, check_p, check_q)                                                                                  \
+        DW_UNROLL for (int k = K - 1; k > 0; k--) window[k] = window[k - 1];                                            \
+        if ((!check_p && p0 == 0) || u < count) window[0] = DW(slide_g)(g + u * g_step, b, g_lanes, mode);              \
+        DW_UNROLL for (int rest = 0; rest < S; rest++) {                                                                \
+            if (check_p && S == 2 && !(along & 0x55555555u << rest)) continue;                                          \
+            DW_UNROLL for (int q = 0; q < Q; q++) {                                                                     \
+                if (check_q && !(across >> q & 1)) continue;                                                            \
+                VEC v = DW(slide_x)(x + ((u * S + rest) * x_step + q * x_tap), b, out[q], mode);                        \
+                if (K > 1) DW_KEEP(v);                                                                                  \
+                DW_UNROLL for (int k = 0; k < K; k++) {                                                                 \
+                    const int p = k * S + rest;                                                                         \
+                    if (p < p0 || p >= p1 || (check_p && !(along >> p & 1))) continue;                                  \
+                    if (masked) sum[p * Q + q] = DW(add_product)(sum[p * Q + q], v, window[k], out[q]);                 \
+                    else sum[p * Q + q] = sum[p * Q + q] + v * window[k];                                               \
+                }                                                                                                       \
+            }                                                                                                           \
+        }
+        if (S == 1 && plain && across == (1u << Q) - 1) {
+            DW_UNROLL for (int e = 0; e < P - 1; e++) {
+                if (u <= e) {
+                    STEP(0, e + 1, 0, 0)
+                    u++;
+                }
+            }
+            for (; u < whole_end; u++) {
+                STEP(0, P, 0, 0)
+            }
+            DW_UNROLL for (int e = 1; e < P; e++) {
+                if (u < end) {
+                    STEP(e, P, 0, 0)
+                    u++;
+                }
+            }
+            continue;
         }
         while (u < end) {
-            if (u >= P - 1 && across == (1u << Q) - 1)
-                for (; u < dw_min(end, count); u++) {
-                    STEP(0)
-                }
-            if (u < end) {
-                along = dw_bits(u - count + 1, u + 1);
-                STEP(1)
+            if (u >= whole && u < whole_end) {
+                if (S > 1 && across == (1u << Q) - 1)
+                    for (; u < whole_end; u++) {
+                        STEP(0, P, 0, 0)
+                    }
+                else
+                    for (; u < whole_end; u++) {
+                        STEP(0, P, 0, 1)
+                    }
+            } else {
+                along = dw_bits((u - count + 1) * S, (u + 1) * S);
+                if (S == 2)
+                    along &= (s->lo <= 2 * u && 2 * u < s->hi ? 0x55555555u : 0)
+                             | (s->lo <= 2 * u + 1 && 2 * u + 1 < s->hi ? 0xaaaaaaaau : 0);
+                STEP(0, P, 1, 1)
                 u++;
             }
         }
@@ -162,48 +223,69 @@ DW_INLINE void DW(slide)(const dw_slide *s, const REAL *x, const REAL *g, REAL *
 }
 
 #define DW_SLIDE_ARGUMENTS const dw_slide *s, const REAL *x, const REAL *g, REAL *acc, const DW(dw_slide_lanes) *b
-#define TILE(P, Q)                                                                                                         \
-    static void DW(slide_whole_##P##_##Q)(DW_SLIDE_ARGUMENTS) { DW(slide)(s, x, g, acc, b, P, Q, DW_WHOLE); }              \
-    static void DW(slide_indexed_##P##_##Q)(DW_SLIDE_ARGUMENTS) { DW(slide)(s, x, g, acc, b, P, Q, DW_INDEXED); }          \
-    static void DW(slide_masked_##P##_##Q)(DW_SLIDE_ARGUMENTS) { DW(slide)(s, x, g, acc, b, P, Q, DW_MASKED); }
-DW_SLIDES(TILE)
-#undef TILE
-
 typedef void (*DW(dw_slide_tile))(DW_SLIDE_ARGUMENTS);
-static const DW(dw_slide_tile) DW(slide_tiles)[3][DW_MOST_ALONG + 1][DW_MOST_ACROSS + 1] = {
-#define TILE(P, Q) [P][Q] = DW(slide_whole_##P##_##Q),
-    [DW_WHOLE] = {DW_SLIDES(TILE)},
-#undef TILE
-#define TILE(P, Q) [P][Q] = DW(slide_indexed_##P##_##Q),
-    [DW_INDEXED] = {DW_SLIDES(TILE)},
-#undef TILE
-#define TILE(P, Q) [P][Q] = DW(slide_masked_##P##_##Q),
-    [DW_MASKED] = {DW_SLIDES(TILE)},
-#undef TILE
-};
+#define DW_SLIDE_TABLE(NAME, SLIDES)                                                                                         \
+    SLIDES(DEFINE)                                                                                                           \
+    static const DW(dw_slide_tile) DW(slides_##NAME)[DW_MOST_ALONG + 1][DW_MOST_ACROSS + 1] = {SLIDES(ENTRY)};
 
-/* `taps` taps along of each remainder by `stride`, for the Q taps across that s begins with. */
-static void DW(slide_along)(const dw_slide *s, const REAL *x, const REAL *g, REAL *acc, const DW(dw_slide_lanes) *b,
-                            ptrdiff_t taps, ptrdiff_t stride, int Q, int mode) {
-    for (ptrdiff_t rest = 0; rest < dw_min(stride, taps); rest++) {
-        const ptrdiff_t n = dw_ceil_div(taps - rest, stride);
-        int P;
-        for (ptrdiff_t p = 0; p < n; p += P) {
-            P = dw_next_taps(n - p, Q > 3 ? dw_min(DW_MOST_ALONG, 5) : Q > 1 && DW_MOST_SUMS < 25 ? 3 : DW_MOST_ALONG);
-            dw_slide t = *s;
-            t.lo = dw_ceil_div(s->lo - rest, stride) - p;
-            t.hi = dw_ceil_div(s->hi - rest, stride) - p;
-            t.x_step = s->x_step * stride;
-            t.acc_p = s->acc_p * stride;
-            if (t.hi > 0 && t.lo < t.count + P - 1)
-                DW(slide_tiles)[mode][P][Q](&t, x + (rest + p * stride) * s->x_step, g, acc + (rest + p * stride) * s->acc_p, b);
-        }
-    }
+#define DEFINE(P, Q) static void DW(slide_whole_##P##_##Q)(DW_SLIDE_ARGUMENTS) { DW(slide)(s, x, g, acc, b, P, Q, 1, DW_WHOLE); }
+#define ENTRY(P, Q) [P][Q] = DW(slide_whole_##P##_##Q),
+DW_SLIDE_TABLE(whole, DW_SLIDES)
+#undef DEFINE
+#undef ENTRY
+#define DEFINE(P, Q) static void DW(slide_by_2_##P##_##Q)(DW_SLIDE_ARGUMENTS) { DW(slide)(s, x, g, acc, b, P, Q, 2, DW_WHOLE); }
+#define ENTRY(P, Q) [P][Q] = DW(slide_by_2_##P##_##Q),
+DW_SLIDE_TABLE(by_2, DW_SLIDES_BY_2)
+#undef DEFINE
+#undef ENTRY
+#define DEFINE(P, Q) static void DW(slide_masked_##P##_##Q)(DW_SLIDE_ARGUMENTS) { DW(slide)(s, x, g, acc, b, P, Q, 1, DW_MASKED); }
+#define ENTRY(P, Q) [P][Q] = DW(slide_masked_##P##_##Q),
+DW_SLIDE_TABLE(masked, DW_SLIDES)
+#undef DEFINE
+#undef ENTRY
+#define DEFINE(P, Q) static void DW(slide_indexed_##P##_##Q)(DW_SLIDE_ARGUMENTS) { DW(slide)(s, x, g, acc, b, P, Q, 1, DW_INDEXED); }
+#define ENTRY(P, Q) [P][Q] = DW(slide_indexed_##P##_##Q),
+DW_SLIDE_TABLE(indexed, DW_SLIDES_RARE)
+#undef DEFINE
+#undef ENTRY
+#define DEFINE(P, Q) static void DW(slide_scattered_##P##_##Q)(DW_SLIDE_ARGUMENTS) { DW(slide)(s, x, g, acc, b, P, Q, 1, DW_SCATTERED); }
+#define ENTRY(P, Q) [P][Q] = DW(slide_scattered_##P##_##Q),
+DW_SLIDE_TABLE(scattered, DW_SLIDES_RARE)
+#undef DEFINE
+#undef ENTRY
+#undef DW_SLIDE_TABLE
+
+/* How many taps across the next tile takes: three for seven along, else five if there are as many. */
+static inline int DW(slide_across)(ptrdiff_t rest, ptrdiff_t taps, ptrdiff_t stride, int rare) {
+    return dw_next_taps(rest, rare || dw_steps(taps, stride) == 7 ? 3 : DW_MOST_ACROSS);
 }
 
-/* The widest tile across for a kernel of `taps` along: three for seven along, else five. */
-static inline int DW(slide_across)(ptrdiff_t rest, ptrdiff_t taps, ptrdiff_t stride) {
-    return dw_next_taps(rest, dw_ceil_div(taps, stride) == 7 ? dw_min(DW_MOST_ACROSS, 3) : DW_MOST_ACROSS);
+/* All `taps` taps along, of outputs `stride` taps apart, for the Q taps across that s begins with. */
+static void DW(slide_along)(const dw_slide *s, const REAL *x, const REAL *g, REAL *acc, const DW(dw_slide_lanes) *b,
+                            ptrdiff_t taps, ptrdiff_t stride, int Q, int mode) {
+    if (mode == DW_WHOLE && stride == 2 && taps <= DW_MOST_ALONG && DW(slides_by_2)[taps][Q]) {
+        DW(slides_by_2)[taps][Q](s, x, g, acc, b);
+        return;
+    }
+    const ptrdiff_t most = mode >= DW_INDEXED || (DW_REGISTERS < 32 && Q > 1) ? 3 : Q > 3 ? 5 : DW_MOST_ALONG;
+    for (ptrdiff_t rest = 0; rest < dw_min(stride, taps); rest++) {
+        const ptrdiff_t n = dw_steps(taps - rest, stride);
+        int P;
+        for (ptrdiff_t p = 0; p < n; p += P) {
+            P = dw_next_taps(n - p, most);
+            dw_slide t = *s;
+            t.lo = dw_steps(s->lo - rest, stride) - p;
+            t.hi = dw_steps(s->hi - rest, stride) - p;
+            t.x_step = s->x_step * stride;
+            t.acc_p = s->acc_p * stride;
+            if (t.hi <= 0 || t.lo >= t.count + P - 1) continue;
+            const DW(dw_slide_tile) tile = mode == DW_WHOLE   ? DW(slides_whole)[P][Q]
+                                           : mode == DW_MASKED  ? DW(slides_masked)[P][Q]
+                                           : mode == DW_INDEXED ? DW(slides_indexed)[P][Q]
+                                                                : DW(slides_scattered)[P][Q];
+            tile(&t, x + (rest + p * stride) * s->x_step, g, acc + (rest + p * stride) * s->acc_p, b);
+        }
+    }
 }
 
 /* Adds outputs g->rows x g->cols to the sums acc (kh, kw, LANES) of a block of output channels from `first` on.
@@ -232,7 +314,7 @@ static void DW(grad_channels)(const dw_grad *g, const REAL *x, const REAL *grad,
     s.acc_q = g->kw * LANES;
     int Q;
     for (ptrdiff_t q = 0; q < g->kh; q += Q) {
-        Q = DW(slide_across)(g->kh - q, g->kw, g->sw);
+        Q = DW(slide_across)(g->kh - q, g->kw, g->sw, mode == DW_INDEXED);
         s.across_lo = g->row_lo - q;
         s.across_hi = g->row_hi - q;
         DW(slide_along)(&s, x + (in + q * g->xh), grad + first, acc + q * s.acc_q, &b, g->kw, g->sw, Q, mode);
@@ -242,8 +324,8 @@ static void DW(grad_channels)(const dw_grad *g, const REAL *x, const REAL *grad,
 /* Adds output rows 0..g->rows of output elements e0 <= e < e1 (e0 a multiple of the strip) to the sums acc (kh, kw, LANES), each lane
  * on its own.  x: tap row 0 of output row 0, its pixel 0; grad: output (0, 0). */
 static void DW(grad_rows)(const dw_grad *g, const REAL *x, const REAL *grad, REAL *acc, ptrdiff_t e0, ptrdiff_t e1) {
-    const ptrdiff_t strip = LANES / g->period * g->period, unit = g->period / g->repeat;
-    const int dense = g->sw == 1 && (g->pixel == unit || g->width == 1);
+    const ptrdiff_t strip = g->period == 1 ? LANES : LANES / g->period * g->period, unit = dw_steps(g->period, g->repeat);
+    const int dense = g->sw == 1 && (g->pixel == unit || g->width == 1) && (g->gw == g->period || g->cols == 1);
     DW(dw_slide_lanes) b;
     dw_slide s;
     s.lines = 1;
@@ -258,30 +340,28 @@ static void DW(grad_rows)(const dw_grad *g, const REAL *x, const REAL *grad, REA
     s.across_hi = g->kw;
     s.acc_p = g->kw * LANES;
     s.acc_q = LANES;
-    b.x_kind = !dense ? DW_OFFSETS : g->repeat > 1 ? DW_REPEATS : DW_NEIGHBOURS;
-    b.g_kind = g->gw == g->period || g->cols == 1 ? DW_NEIGHBOURS : DW_OFFSETS;
-    b.x = DW(lanes)(0, (LANES - 1) / g->repeat + 1);
-    for (ptrdiff_t l = 0; l < LANES; l++) {
+    const int rare = !dense || g->repeat > 1;
+    if (rare) b.x = DW(lanes)(0, (LANES - 1) / g->repeat + 1);
+    for (ptrdiff_t l = 0; l < (rare ? LANES : 0); l++) {
         ((REAL_INT *)&b.index)[l] = (REAL_INT)(l / g->repeat);
         b.x_offset[l] = l / g->period * g->sw * g->pixel + l % g->period / g->repeat;
         b.g_offset[l] = l / g->period * g->gw + l % g->period;
     }
     for (ptrdiff_t e = e0; e < e1; e += strip) {
-        const ptrdiff_t end = dw_min(strip, e1 - e), col = e / g->period;
+        const ptrdiff_t end = dw_min(strip, e1 - e), col = dw_steps(e, g->period);
         b.g = DW(lanes)(0, end);
         int Q;
         for (ptrdiff_t q = 0; q < g->kw; q += Q) {
-            Q = DW(slide_across)(g->kw - q, g->kh, g->sh);
-            int inside = dense && b.g_kind == DW_NEIGHBOURS && e + LANES <= g->cols * g->period;
+            Q = DW(slide_across)(g->kw - q, g->kh, g->sh, rare);
+            int inside = dense && e + LANES <= g->cols * g->period;
             for (int k = 0; k < Q; k++) {
-                const ptrdiff_t at = g->pad - (q + k) * g->dilation; /* columns lo.. of the outputs meet the image */
-                const ptrdiff_t lo = dw_max(dw_ceil_div(at, g->sw) * g->period - e, 0);
-                const ptrdiff_t hi = dw_ceil_div(g->width + at, g->sw) * g->period - e;
-                inside &= lo == 0 && hi >= LANES;
+                const ptrdiff_t at = g->pad - (q + k) * g->dilation; /* the outputs whose x lies in the image */
+                const ptrdiff_t lo = dw_steps(at, g->sw) * g->period - e;
+                const ptrdiff_t hi = dw_steps(g->width + at, g->sw) * g->period - e;
+                inside &= lo <= 0 && hi >= LANES;
                 b.out[k] = DW(lanes)(lo, dw_min(hi, end));
-                b.in[k] = DW(lanes)(lo / g->repeat, dw_max(dw_min(hi, end), 0) / g->repeat);
             }
-            const int mode = !inside ? DW_MASKED : g->repeat > 1 ? DW_INDEXED : DW_WHOLE;
+            const int mode = rare ? (inside ? DW_INDEXED : DW_SCATTERED) : inside ? DW_WHOLE : DW_MASKED;
             DW(slide_along)(&s, x + (col * g->sw + q * g->dilation - g->pad) * g->pixel, grad + col * g->gw, acc + q * LANES, &b,
                             g->kh, g->sh, Q, mode);
         }
@@ -300,6 +380,35 @@ static void DW(grad_add_lanes)(const REAL *acc, ptrdiff_t taps, ptrdiff_t period
             for (ptrdiff_t l = c + period; l < LANES / period * period; l += period) total = total + v[l];
             DW(store)(lane, total);
             for (int k = 0; k < LANES && tap + k < taps; k++) w[(tap + k) * pitch + c] = lane[k];
+        }
+    }
+}
+
+/* Pixels of a row as a run of vectors of `lanes` output channels from `first` on, of which `repeat` share a channel of x. */
+static void DW(pack_pixels)(const REAL *x, ptrdiff_t pixels, ptrdiff_t pixel, ptrdiff_t first, ptrdiff_t lanes, ptrdiff_t repeat,
+                            REAL *block) {
+    x += first / repeat;
+    if (repeat == 1 && lanes == LANES) {
+        for (ptrdiff_t i = 0; i < pixels; i++) DW(store)(block + i * LANES, DW(load)(x + i * pixel));
+        return;
+    }
+    const MASK m = DW(lanes)(0, (first + lanes - 1) / repeat - first / repeat + 1);
+    IVEC index;
+    for (ptrdiff_t l = 0; l < LANES; l++)
+        ((REAL_INT *)&index)[l] = (REAL_INT)(l < lanes ? (first + l) / repeat - first / repeat : 0);
+    for (ptrdiff_t i = 0; i < pixels; i++) DW(store)(block + i * LANES, DW(load_indexed)(x + i * pixel, m, index));
+}
+
+/* Rows of `cols` pixels, `row` apart, as rows without gaps, `pitch` apart; what follows each is fetched ahead, for the next call. */
+static void DW(copy_rows)(const REAL *x, ptrdiff_t rows, ptrdiff_t row, ptrdiff_t cols, ptrdiff_t pixel, ptrdiff_t channels,
+                          ptrdiff_t pitch, REAL *out) {
+    const ptrdiff_t size = cols * channels;
+    for (ptrdiff_t r = 0; r < rows; r++, x += row, out += pitch) {
+        if (pixel == channels || cols == 1) {
+            memcpy(out, x, (size_t)size * sizeof(REAL));
+            for (ptrdiff_t k = size; k < 2 * size; k += 64 / REAL_SIZE) DW_PREFETCH(x + k);
+        } else {
+            for (ptrdiff_t k = 0; k < size; k++) out[k] = x[k / channels * pixel + k % channels];
         }
     }
 }

@@ -1,0 +1,244 @@
+"""The kernels' gradient of the kernel against a loop over taps in float64: exact on small integers, bounded on real numbers, the same
+bits for any number of workers and any strides of the arrays.
+
+The entry point is called as functional.py calls it.  Arguments are not checked down there, so every call here is a valid one.
+"""
+
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import oracle
+import pytest
+
+from dwconv import _runtime
+from dwconv._geometry import axis
+
+LAYOUTS = ("channels_last", "channels_first")
+DTYPES = (np.float32, np.float64)
+SENTINEL = -12345.0
+
+# Code path (see _kernel_grad.pxi): x (N, H, W, C), kernel (kh, kw, M), strides, dilation, padding.  Each runs in both layouts.
+PATHS = {
+    "3x3": ((2, 13, 19, 40), (3, 3, 1), 1, 1, "same"),
+    "3x3, aligned blocks": ((1, 9, 10, 160), (3, 3, 1), 1, 1, "same"),
+    "3x3, many channels": ((1, 7, 7, 512), (3, 3, 1), 1, 1, "same"),
+    "3x3 stride 2": ((2, 14, 15, 35), (3, 3, 1), 2, 1, "same"),
+    "5x5": ((1, 14, 14, 17), (5, 5, 1), 1, 1, "same"),
+    "5x5 stride 2": ((1, 15, 28, 33), (5, 5, 1), 2, 1, 3),
+    "7x7": ((1, 8, 30, 18), (7, 7, 1), 1, 1, "same"),
+    "31x31": ((1, 12, 14, 5), (31, 31, 1), 1, 1, "same"),
+    "1x1": ((3, 4, 5, 16), (1, 1, 1), 1, 1, "valid"),
+    "row": ((1, 6, 50, 17), (1, 11, 1), 1, 1, "same"),
+    "column": ((1, 50, 6, 3), (13, 1, 2), 1, 1, "same"),
+    "51x5": ((1, 30, 9, 16), (51, 5, 1), 1, 1, "same"),
+    "even": ((1, 9, 12, 21), (4, 6, 1), 1, 1, ((0, 2), (3, 1))),
+    "unequal strides": ((2, 17, 23, 19), (3, 5, 1), (1, 3), 1, 2),
+    "stride beyond the kernel": ((1, 17, 23, 18), (2, 2, 1), (4, 3), 1, 0),
+    "dilated": ((1, 20, 21, 17), (3, 3, 1), 1, 2, "same"),
+    "dilated and strided": ((1, 25, 22, 16), (3, 3, 1), (2, 3), (3, 2), 4),
+    "common factor": ((2, 20, 18, 6), (3, 2, 2), (6, 4), (4, 6), 6),
+    "multiplier": ((1, 10, 11, 20), (3, 3, 3), 1, 1, "same"),
+    "multiplier, 5x5": ((1, 10, 11, 20), (5, 5, 2), 1, 1, "same"),
+    "flat": ((2, 9, 61, 3), (3, 3, 1), 1, 1, "same"),
+    "flat, wide": ((1, 5, 700, 3), (5, 5, 1), 1, 1, "same"),
+    "flat, one channel": ((1, 40, 37, 1), (7, 7, 1), 1, 1, ((4, 1), (0, 2))),
+    "flat, multiplier": ((1, 9, 40, 2), (3, 3, 3), 1, 1, "same"),
+    "flat, dilated": ((1, 12, 70, 5), (3, 3, 1), 1, (2, 5), "same"),
+    "few channels, strided": ((1, 21, 40, 3), (5, 5, 1), 2, 1, "same"),
+    "wide planes, strided": ((1, 9, 300, 2), (3, 3, 1), (1, 3), 1, "same"),
+    "outputs of padding alone": ((1, 3, 4, 17), (3, 3, 1), 1, 1, 9),
+    "taps that reach nothing": ((1, 2, 2, 16), (9, 9, 1), 1, 1, 4),
+    "one pixel": ((2, 1, 1, 33), (3, 3, 1), 1, 1, "same"),
+}
+paths = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+
+
+def reference(x, grad, kernel_shape, rows, cols):
+    """w_grad (kh, kw, C*M) in float64 of NHWC arrays, and the sum of |x||grad|: one clipped slice of the image per tap."""
+    (height, oh, kh, sh, dh, top), (width, ow, kw, sw, dw, left) = rows, cols
+    c, m = x.shape[3], kernel_shape[2]
+    x, grad = x.astype(np.float64), grad.astype(np.float64).reshape(*grad.shape[:3], c, m)
+    total, size = np.zeros((2, kh, kw, c, m))
+    for i, j in itertools.product(range(kh), range(kw)):
+        r = [o for o in range(oh) if 0 <= o * sh + i * dh - top < height]
+        s = [o for o in range(ow) if 0 <= o * sw + j * dw - left < width]
+        if r and s:
+            seen = x[:, r[0] * sh + i * dh - top :: sh, s[0] * sw + j * dw - left :: sw][:, : len(r), : len(s), :, None]
+            part = grad[:, r[0] : r[-1] + 1, s[0] : s[-1] + 1]
+            with np.errstate(invalid="ignore"):
+                total[i, j], size[i, j] = (seen * part).sum((0, 1, 2)), abs(seen * part).sum((0, 1, 2))
+    return total.reshape(kh, kw, c * m), size.reshape(kh, kw, c * m)
+
+
+def geometry(x_shape, kernel_shape, strides, dilation, padding):
+    """The forward's axes and the gradient's shape (NHWC)."""
+    pairs = [padding if isinstance(padding, str) else oracle.pads(0, 0, 0, 0, padding, a) for a in (0, 1)]
+    options = zip(("height", "width"), x_shape[1:3], kernel_shape, oracle.both(strides), oracle.both(dilation), pairs, strict=False)
+    rows, cols = (axis(*option) for option in options)
+    return rows, cols, (x_shape[0], rows[1], cols[1], x_shape[3] * kernel_shape[2])
+
+
+def arranged(a, data_format, dtype=None):
+    return np.ascontiguousarray(np.moveaxis(a, -1, 1) if data_format == "channels_first" else a, dtype)
+
+
+def call(data_format, x, grad, w_grad, rows, cols, workers=1):
+    assert _runtime.kernels.kernel_grad(data_format, x, grad, w_grad, rows, cols, workers) is True
+    return w_grad
+
+
+def views(a, fill):
+    """The same values in other layouts of memory: reversed, inside a larger array, with gaps, at odd addresses."""
+    yield np.ascontiguousarray(a[::-1, ::-1, ::-1])[::-1, ::-1, ::-1]
+    for margins, steps in (((1, 2, 3, 0), (1, 1, 1, 1)), ((0, 0, 0, 5), (2, 3, 2, 1)), ((0, 1, 0, 1), (1, 1, 1, 1))):
+        whole = np.full([n * s + 2 * b for n, s, b in zip(a.shape, steps, margins, strict=True)], fill, a.dtype)
+        cut = [slice(b, b + n * s, s) for n, s, b in zip(a.shape, steps, margins, strict=True)]
+        whole[tuple(cut)] = a
+        yield whole[tuple(cut)]
+
+
+@paths
+def test_exact(kernels, path):
+    """Every element is written; workers, and gaps and NaN around the arrays, change nothing."""
+    x_shape, kernel_shape, *options = path
+    rows, cols, grad_shape = geometry(x_shape, kernel_shape, *options)
+    x, grad = oracle.integers(x_shape, 1, 4), oracle.integers(grad_shape, 2, 4)
+    expected, _ = reference(x, grad, kernel_shape, rows, cols)
+    for data_format, dtype in itertools.product(LAYOUTS, DTYPES):
+        a, b = arranged(x, data_format, dtype), arranged(grad, data_format, dtype)
+        for workers, (u, v) in enumerate([(a, b), *zip(views(a, np.nan), views(b, np.nan), strict=True)], 1):
+            whole = np.full((2 * expected.shape[0], expected.shape[1] + 2, expected.shape[2]), SENTINEL, dtype)
+            w_grad = call(data_format, u, v, whole[::-2, 1:-1], rows, cols, workers)
+            np.testing.assert_array_equal(w_grad, expected, err_msg=f"{data_format} {dtype.__name__} {workers=}")
+            w_grad[...] = SENTINEL
+            assert (whole == SENTINEL).all()
+
+
+@paths
+def test_same_bits(kernels, path):
+    """For any number of workers and any strides; within the bound of the sums."""
+    x_shape, kernel_shape, *options = path
+    rows, cols, grad_shape = geometry(x_shape, kernel_shape, *options)
+    rng = np.random.default_rng(3)
+    for data_format, dtype in itertools.product(LAYOUTS, DTYPES):
+        x, grad = (rng.standard_normal(shape).astype(dtype) for shape in (x_shape, grad_shape))
+        expected, size = reference(x, grad, kernel_shape, rows, cols)
+        a, b = arranged(x, data_format), arranged(grad, data_format)
+        first = call(data_format, a, b, np.full(expected.shape, SENTINEL, dtype), rows, cols)
+        if dtype == np.float32:
+            assert (abs(first - expected) <= 540 * np.finfo(dtype).eps * size + 1e-30).all()
+        for workers, (u, v) in zip((2, 3, 5, 7), zip(views(a, 0), views(b, 0), strict=True), strict=True):
+            w_grad = call(data_format, u, v, np.full(expected.shape, SENTINEL, dtype), rows, cols, workers)
+            assert w_grad.tobytes() == first.tobytes(), f"{data_format} {dtype.__name__} {workers=}"
+
+
+def test_any_geometry(kernels):
+    """A random sweep: exact, both layouts, one of the dtypes, some number of workers."""
+    rng = np.random.default_rng(7)
+    done = 0
+    while done < 150:
+        n, h, w = (int(k) for k in rng.integers(1, (4, 30, 45)))
+        c, m = int(rng.choice([1, 2, 3, 5, 8, 15, 16, 17, 31, 33, 70])), int(rng.choice([1, 1, 1, 2, 3, 5]))
+        kh, kw = (int(k) for k in rng.integers(1, 12, 2))
+        strides, dilation = (tuple(int(k) for k in rng.integers(1, 5, 2)) for _ in range(2))
+        strides, dilation = (1 if rng.random() < 0.5 else strides), (1 if rng.random() < 0.5 else dilation)
+        padding = "same" if rng.random() < 0.5 else tuple(tuple(int(k) for k in rng.integers(0, 12, 2)) for _ in range(2))
+        try:
+            rows, cols, grad_shape = geometry((n, h, w, c), (kh, kw, m), strides, dilation, padding)
+        except ValueError:  # no output
+            continue
+        done += 1
+        x, grad = oracle.integers((n, h, w, c), done, 4), oracle.integers(grad_shape, done + 1, 4)
+        expected, _ = reference(x, grad, (kh, kw, m), rows, cols)
+        dtype, workers = DTYPES[done % 2], done % 4 + 1
+        for data_format in LAYOUTS:
+            a, b = arranged(x, data_format, dtype), arranged(grad, data_format, dtype)
+            w_grad = call(data_format, a, b, np.full(expected.shape, SENTINEL, dtype), rows, cols, workers)
+            np.testing.assert_array_equal(w_grad, expected, err_msg=f"{data_format} {x.shape} {kh, kw, m} {rows} {cols} {dtype}")
+
+
+@pytest.mark.parametrize("c", [1, 16])
+def test_long_sums(kernels, c):
+    """float32 sums of a million positive terms: a running sum would be off by hundreds of eps, pairwise pieces by a few."""
+    rng = np.random.default_rng(5)
+    shape = (1, 1000, 1000, c) if c == 1 else (8, 350, 350, c)
+    x, grad = rng.random(shape, np.float32) + np.float32(0.5), rng.random(shape, np.float32) + np.float32(0.5)
+    rows, cols, _ = geometry(shape, (1, 3, 1), 1, 1, "same")
+    expected, _ = reference(x, grad, (1, 3, 1), rows, cols)
+    for data_format in LAYOUTS:
+        a, b = arranged(x, data_format), arranged(grad, data_format)
+        w_grad = call(data_format, a, b, np.empty(expected.shape, np.float32), rows, cols, 2)
+        assert (abs(w_grad - expected) <= 16 * np.finfo(np.float32).eps * expected).all(), data_format
+
+
+@paths
+def test_nan_reaches_what_meets_it(kernels, path):
+    """A NaN in x or grad: just the taps that multiply it, in its channel."""
+    x_shape, kernel_shape, *options = path
+    rows, cols, grad_shape = geometry(x_shape, kernel_shape, *options)
+    x, grad = oracle.integers(x_shape, 1, 4), oracle.integers(grad_shape, 2, 4)
+    for array, place in itertools.product((x, grad), ((0, 0, 0, 0), (-1, -1, -1, -1), (0, 0, -1, 0), (0, -1, 0, -1))):
+        before = array[place]
+        array[place] = np.nan
+        expected, _ = reference(x, grad, kernel_shape, rows, cols)
+        for data_format in LAYOUTS:
+            a, b = arranged(x, data_format, np.float32), arranged(grad, data_format, np.float32)
+            w_grad = call(data_format, a, b, np.full(expected.shape, SENTINEL, np.float32), rows, cols)
+            np.testing.assert_array_equal(w_grad, expected, err_msg=f"{data_format} {place}")
+        array[place] = before
+
+
+def test_shared_memory(kernels):
+    """Refused, and nothing written, if w_grad may overlap an input."""
+    rows, cols, grad_shape = geometry((1, 6, 6, 16), (3, 3, 1), 1, 1, "same")
+    memory = np.ones(4096, np.float32)
+    x, grad = memory[: 6 * 6 * 16].reshape(1, 6, 6, 16), memory[1000 : 1000 + 6 * 6 * 16].reshape(grad_shape)
+    for at in (500, 900, 1400):
+        assert not _runtime.kernels.kernel_grad("channels_last", x, grad, memory[at : at + 144].reshape(3, 3, 16), rows, cols, 1)
+    assert (memory == 1).all()
+    assert call("channels_last", x, grad, memory[2000 : 2000 + 144].reshape(3, 3, 16), rows, cols)[1, 1, 0] == 36
+
+
+GUARD_PAGES = """
+import ctypes, itertools, mmap, sys
+import numpy as np
+from dwconv import _runtime
+from test_kernel_grad import DTYPES, LAYOUTS, PATHS, arranged, geometry
+libc, kept = ctypes.CDLL(None, use_errno=True), []
+
+def fenced(a, at_end):
+    pages = -(-a.nbytes // mmap.PAGESIZE)
+    memory = mmap.mmap(-1, (pages + 2) * mmap.PAGESIZE)
+    kept.append(memory)
+    inner = np.frombuffer(memory, np.uint8)[mmap.PAGESIZE : (pages + 1) * mmap.PAGESIZE]
+    inner = (inner[-a.nbytes:] if at_end else inner[:a.nbytes]).view(a.dtype).reshape(a.shape)
+    inner[...] = a
+    start = np.frombuffer(memory, np.uint8).ctypes.data
+    for page in (0, pages + 1):
+        if libc.mprotect(ctypes.c_void_p(start + page * mmap.PAGESIZE), ctypes.c_size_t(mmap.PAGESIZE), 0):
+            raise OSError(ctypes.get_errno(), "mprotect")
+    return inner
+
+count = 0
+for name, (x_shape, kernel_shape, *options) in PATHS.items():
+    for data_format, dtype, at_end in itertools.product(LAYOUTS, DTYPES, (True, False)):
+        rows, cols, grad_shape = geometry(x_shape, kernel_shape, *options)
+        print(name, data_format, dtype.__name__, at_end, flush=True)
+        w_grad = np.zeros((*kernel_shape[:2], grad_shape[3]), dtype)
+        arrays = [fenced(a, at_end) for a in (*(arranged(np.ones(s, dtype), data_format) for s in (x_shape, grad_shape)), w_grad)]
+        _runtime.kernels.kernel_grad(data_format, *arrays, rows, cols, 1)
+        count += 1
+print("done", count)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mprotect through ctypes is tried on Linux only")
+def test_guard_pages(kernels, monkeypatch, request):
+    """Arrays flush against pages that may not be touched: a read past an end is a crash."""
+    monkeypatch.setenv("DWCONV_KERNELS", kernels)
+    monkeypatch.setenv("PYTHONPATH", str(request.path.parent), prepend=":")
+    run = subprocess.run([sys.executable, "-c", GUARD_PAGES], capture_output=True, text=True, timeout=100)
+    assert run.returncode == 0, f"{run.stdout[-300:]}{run.stderr[-1000:]}"
+    assert run.stdout.splitlines()[-1] == f"done {len(PATHS) * 8}"
