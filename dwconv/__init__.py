@@ -1,6 +1,6 @@
 """Depthwise 2-D convolution for NumPy arrays, drop-in for ``tf.keras.layers.DepthwiseConv2D``.
 
-Public names only; the function is in functional.py, the loops in _kernels.pyx.  What only layers need is imported at
+Public names only; the functions are in functional.py, the loops in _kernels.pyx.  What only layers need is imported at
 first use, so that `import dwconv` costs little more than NumPy's own import.
 """
 
@@ -8,12 +8,13 @@ import importlib
 
 from . import _runtime
 from ._runtime import get_workers, set_workers
-from .functional import depthwise_conv2d
+from .functional import depthwise_conv2d, depthwise_conv2d_input_grad, depthwise_conv2d_kernel_grad
 
 __version__ = "0.1.0"
 __all__ = [
-    "DepthwiseConv2D", "activations", "constraints", "custom_object_scope", "depthwise_conv2d", "deserialize", "get_workers",
-    "initializers", "register_serializable", "regularizers", "serialize", "set_workers", "show_config",
+    "DepthwiseConv2D", "activations", "constraints", "custom_object_scope", "depthwise_conv2d", "depthwise_conv2d_input_grad",
+    "depthwise_conv2d_kernel_grad", "deserialize", "get_workers", "initializers", "register_serializable", "regularizers",
+    "serialize", "set_workers", "show_config",
 ]
 _LAZY = {  # public name: the module that holds it, or is it
     "activations": "activations", "constraints": "constraints", "initializers": "initializers", "regularizers": "regularizers",

@@ -94,3 +94,14 @@ def check_out(out, shape, dtype):
         raise ValueError("out is read-only")
     if not out.flags.c_contiguous and any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True)):
         raise ValueError(f"out has elements that share memory: strides {out.strides}")
+
+
+def delivered(y, out, dtype):
+    """The result y in `out`, or as an array of that dtype; rounds once, quietly."""
+    if y is out or (out is None and y.dtype == dtype):
+        return y
+    with np.errstate(over="ignore"):  # beyond float16 is Inf, as in any other sum
+        if out is None:
+            return y.astype(dtype)
+        np.copyto(out, y, casting="same_kind")
+    return out

@@ -88,7 +88,7 @@ cdef inline void add_channels(const GradPlan* p, dw_grad* g, const Phase* rows, 
             grad_channels_f64(g, xp, gp, acc, first, channels)
 
 
-cdef inline void gather(const real* const* planes, Py_ssize_t at, Py_ssize_t rows, Py_ssize_t row, Py_ssize_t cols, Py_ssize_t lanes,
+cdef inline void collect(const real* const* planes, Py_ssize_t at, Py_ssize_t rows, Py_ssize_t row, Py_ssize_t cols, Py_ssize_t lanes,
                         real* block) noexcept nogil:
     """Rows that lie `row` apart, as channels."""
     cdef Py_ssize_t r
@@ -132,8 +132,8 @@ cdef inline void add_copied(const GradPlan* p, dw_grad* g, const Phase* rows, Py
         t1 = dw_max(dw_min(rows.hi, (end - 1) * p.rows.step + p.rows.taps), t0)
         out = scratch + (t1 - t0) * g.xh
         if p.family == PLANES:
-            gather(x_planes, (rows.first + t0 * p.rows.dilation) * p.xh, t1 - t0, x_row, p.cols.size, lanes, scratch)
-            gather(g_planes, (f + r * p.rows.phases) * p.gh, end - r, g_row, p.cols.out, lanes, out)
+            collect(x_planes, (rows.first + t0 * p.rows.dilation) * p.xh, t1 - t0, x_row, p.cols.size, lanes, scratch)
+            collect(g_planes, (f + r * p.rows.phases) * p.gh, end - r, g_row, p.cols.out, lanes, out)
         else:
             pack(x + (rows.first + t0 * p.rows.dilation) * p.xh, t1 - t0, x_row, p.cols.size, p.xw, first, p.channels, p.repeat,
                  lanes, scratch)

@@ -71,6 +71,18 @@ class Layer:
         TypeError
             For what is not an array of real numbers.
         """
+        inputs = self._accepted(inputs)
+        if training is not None and "training" in inspect.signature(self.call).parameters:
+            kwargs["training"] = training
+        if self._losses:
+            self._losses = []
+        outputs = self.call(inputs, *args, **kwargs)
+        if self.activity_regularizer is not None:
+            self.add_loss(self.activity_regularizer(outputs) / len(outputs) if len(outputs) else 0.0)
+        return outputs
+
+    def _accepted(self, inputs):
+        """The inputs as an array that fits the layer, which is built for it if it is not yet."""
         inputs = checks.inputs(inputs, self._compute_dtype, self.autocast)
         if not self._ready:
             with lock:
@@ -82,14 +94,7 @@ class Layer:
         if inputs.ndim != 4 or inputs.shape[self._channel_axis] != channels:
             raise ValueError(f"Layer {self.name!r} takes inputs with 4 axes and {channels} channels on axis "
                              f"{self._channel_axis}. Received: inputs of shape {inputs.shape}")
-        if training is not None and "training" in inspect.signature(self.call).parameters:
-            kwargs["training"] = training
-        if self._losses:
-            self._losses = []
-        outputs = self.call(inputs, *args, **kwargs)
-        if self.activity_regularizer is not None:
-            self.add_loss(self.activity_regularizer(outputs) / len(outputs) if len(outputs) else 0.0)
-        return outputs
+        return inputs
 
     def stateless_call(self, trainable_variables, non_trainable_variables, *args, return_losses=False, **kwargs):
         """The outputs with other weights, which the layer does not keep.
@@ -229,6 +234,16 @@ class Layer:
         self.set_weights([store[key] for key in keys])
 
     # --- losses, dtypes
+
+    @property
+    def losses(self):
+        """Floats: those of the last call (`add_loss`, the activity regularizer), then the weights' if trainable.
+
+        Calls in several threads mix theirs; `stateless_call` with `return_losses` does not.
+        """
+        pairs = zip((self.depthwise_regularizer, self.bias_regularizer), self._weights or (), strict=False)
+        penalties = [float(f(weight)) for f, weight in pairs if f is not None and weight is not None]
+        return [*self._losses, *penalties] if self.trainable else [*self._losses]
 
     def add_loss(self, loss):
         """Adds a number or a list of them to `losses`, until the next call of the layer; ValueError for anything else."""

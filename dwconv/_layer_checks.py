@@ -173,15 +173,15 @@ def shape(value):
     return sizes
 
 
-def inputs(value, wanted, autocast):
+def inputs(value, wanted, autocast, name="inputs"):
     """The array that a layer of the compute dtype `wanted` computes with; TypeError for what has no real numbers."""
-    x = as_array("inputs", value)
+    x = as_array(name, value)
     if x.dtype == wanted:  # the usual call
         return x
     if x.dtype.kind in "biu" or (autocast and x.dtype.name in _FLOATS):
         return x.astype(wanted, copy=False)
     if x.dtype.name not in _FLOATS:
-        raise TypeError(f"`inputs` must be real numbers, of at most 64 bits. Received: dtype {x.dtype}")
+        raise TypeError(f"`{name}` must be real numbers, of at most 64 bits. Received: dtype {x.dtype}")
     return x
 
 

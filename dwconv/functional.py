@@ -1,72 +1,19 @@
-"""The functions: check the arguments, plan, call a kernel.
+"""The functions: the convolution and its two gradients.  Check the arguments, plan, call a kernel.
 
-All checks are made here, once, before anything is allocated or written; the kernels below make none.  A plan depends
-on shapes and options only and is kept, so that a repeated call costs microseconds.  Nothing here knows the layer or
-Keras.
+All checks are made here and in _plan, once, before anything is allocated or written; the kernels below make none.
+Nothing here knows the layer or Keras.
 """
 
-import functools
 import math
-import typing
 
 import numpy as np
 
-from . import _runtime
-from ._arrays import as_array, check_out, common_dtypes, is_readable, packed, readable, self_overlap
-from ._geometry import FORMATS, axis, padding_pairs, pair
+from . import _plan, _runtime
+from ._arrays import as_array, check_out, common_dtypes, delivered, is_readable, packed, readable, self_overlap
+from ._geometry import pair
+from ._plan import hashable
 
 _CLAMPS = {"linear": (), "relu": (0.0, math.inf), "relu6": (0.0, 6.0)}  # what the kernels apply themselves
-
-
-class _Plan(typing.NamedTuple):
-    rows: tuple        # axes, see _geometry
-    cols: tuple
-    out_shape: tuple   # with the batch axis
-    kernel_shape: tuple  # (kh, kw, C*M)
-    work: int          # multiply-adds
-
-
-@functools.lru_cache(maxsize=512)  # options have passed _hashable, which knows 1 from True
-def _plan(x_shape, kernel_shape, strides, padding, dilation_rate, data_format):
-    """Checks shapes and options of a forward call."""
-    if data_format not in FORMATS:
-        raise ValueError(f'data_format must be "channels_last" or "channels_first", got {data_format!r:.80}')
-    first = data_format == "channels_first"
-    if len(x_shape) not in (3, 4):
-        axes = "(N, C, H, W) or (C, H, W)" if first else "(N, H, W, C) or (H, W, C)"
-        raise ValueError(f"x must have 4 dimensions, or 3 for one image: {axes}; got shape {x_shape}")
-    n, *image = x_shape if len(x_shape) == 4 else (1, *x_shape)
-    c, h, w = image if first else (image[2], image[0], image[1])
-    if len(kernel_shape) not in (2, 3, 4):
-        raise ValueError(f"kernel must have shape (kh, kw, C, M), (kh, kw, C) or (kh, kw), got {kernel_shape}")
-    kh, kw, channels, multiplier = (*kernel_shape, c, 1)[:4] if len(kernel_shape) == 2 else (*kernel_shape, 1)[:4]
-    if channels != c:
-        raise ValueError(f"x has {c} channels but kernel has {channels}: shapes {x_shape} ({data_format}) and {kernel_shape}")
-    if min(kh, kw, c, multiplier) < 1:
-        raise ValueError(f"kernel size, channels and depth multiplier must be at least 1: shapes {x_shape} and {kernel_shape}")
-    strides, dilation_rate = pair("strides", strides), pair("dilation_rate", dilation_rate)
-    pads = padding_pairs(padding)
-    pads = (pads, pads) if isinstance(pads, str) else pads
-    rows = axis("height", h, kh, strides[0], dilation_rate[0], pads[0])
-    cols = axis("width", w, kw, strides[1], dilation_rate[1], pads[1])
-    out = (n, c * multiplier, rows[1], cols[1]) if first else (n, rows[1], cols[1], c * multiplier)
-    return _Plan(rows, cols, out, (kh, kw, c * multiplier), n * rows[1] * cols[1] * c * multiplier * kh * kw)
-
-
-def _hashable(name, value, depth=2):
-    """An option as a key of the plan: pairs spelled as lists, arrays or NumPy integers become tuples of int."""
-    if type(value) in (int, str) or (type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int):
-        return value
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, np.ndarray):
-        value = value.tolist() if value.ndim else value.item()
-    if isinstance(value, (tuple, list)) and depth:
-        return tuple([_hashable(name, v, depth - 1) for v in value])
-    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
-        texts = ", a string or two pairs of integers" if name == "padding" else ""
-        raise TypeError(f"{name} takes an integer, a pair of integers{texts}, not {value!r:.80}")
-    return value.__index__()
 
 
 def _activation(identifier):
@@ -150,17 +97,15 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
            [20., 24.]])
     """
     if type(data_format) is not str:
-        if not isinstance(data_format, str):
-            raise TypeError(f"data_format must be a string, not {data_format!r:.80}")
-        data_format = str(data_format)
+        data_format = _plan.text("data_format", data_format)
     x, kernel = as_array("x", x), as_array("kernel", kernel)
     arrays = (x, kernel)
     if bias is not None:
         bias = as_array("bias", bias)
         arrays = (x, kernel, bias)
     dtype, computed = common_dtypes(arrays)
-    plan = _plan(x.shape, kernel.shape, _hashable("strides", strides), _hashable("padding", padding),
-                 _hashable("dilation_rate", dilation_rate), data_format)
+    plan = _plan.forward(x.shape, kernel.shape, hashable("strides", strides), hashable("padding", padding),
+                         hashable("dilation_rate", dilation_rate), data_format)
     channels = plan.kernel_shape[2]
     if bias is not None and bias.shape != (channels,):
         raise ValueError(f"bias must have shape ({channels},), one number per output channel, got {bias.shape}")
@@ -189,10 +134,112 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
             np.clip(y, *clamp, out=y)
     if function is not None:
         _activate(function, y)
-    if y is out or (out is None and dtype == computed):
-        return y
-    with np.errstate(over="ignore"):  # beyond float16 is Inf, as in any other sum
-        if out is None:
-            return y.astype(dtype)
-        np.copyto(out, y, casting="same_kind")
-    return out
+    return y if y is out or (out is None and dtype == computed) else delivered(y, out, dtype)
+
+
+def _gradient(function, name, arrays, x_shape, kernel_shape, strides, padding, dilation_rate, data_format, out, workers):
+    """What the kernels' `function` makes of (grad, kernel) for x, or of (x, grad) for the kernel; messages call x `name`."""
+    data_format, for_x = _plan.text("data_format", data_format), function == "input_grad"
+    dtype, computed = common_dtypes(arrays)
+    plan = _plan.gradient(name, x_shape, kernel_shape, arrays[0 if for_x else 1].shape, hashable("strides", strides),
+                          hashable("padding", padding), hashable("dilation_rate", dilation_rate), data_format)
+    channels = x_shape[1 if data_format == "channels_first" else 3]
+    shape = x_shape if for_x else (*plan.kernel_shape[:2], channels, plan.kernel_shape[2] // channels)
+    if out is not None:
+        check_out(out, shape, dtype)
+    workers = _runtime.resolve_workers(workers, plan.work)
+
+    direct = (out is not None and dtype == computed and is_readable(out, dtype) and not self_overlap(out)
+              and (for_x or out.flags.c_contiguous))
+    y = out if direct else np.empty(shape, computed)
+    if all(a.size for a in (*arrays, y)):
+        first, second = readable(arrays[0], computed), arrays[1]
+        second = packed(second, computed).reshape(plan.kernel_shape) if for_x else readable(second, computed)
+        compute = getattr(_runtime.kernels, function)
+        if not compute(data_format, first, second, y if for_x else y.reshape(plan.kernel_shape), plan.rows, plan.cols, workers):
+            y = np.empty(shape, computed)  # out shares memory with an input
+            compute(data_format, first, second, y if for_x else y.reshape(plan.kernel_shape), plan.rows, plan.cols, workers)
+    else:
+        y[...] = 0  # sums over no pixels
+    return delivered(y, out, dtype)
+
+
+def depthwise_conv2d_input_grad(grad, kernel, input_shape, *, strides=1, padding="valid", dilation_rate=1,
+                                data_format="channels_last", out=None, workers=None):
+    """Gradient for x of a scalar whose gradient for ``depthwise_conv2d(x, kernel)`` is `grad`.
+
+    It is the transpose of the convolution: ``sum(grad * depthwise_conv2d(x, kernel)) == sum(result * x)`` for every x.
+
+    Parameters
+    ----------
+    grad : array_like, shape (N, OH, OW, C*M), or (N, C*M, OH, OW) for channels_first
+        Of the shape that `depthwise_conv2d` returns for these options.
+    kernel : array_like, shape (kh, kw, C, M)
+        The filters.
+    input_shape : tuple of int
+        The shape of x, (N, H, W, C) or (N, C, H, W): strides make several of them fit one `grad`.
+    strides, padding, dilation_rate, data_format, out, workers
+        As in `depthwise_conv2d`.
+
+    Returns
+    -------
+    ndarray, shape `input_shape`
+        Of dtype np.result_type(grad, kernel), by the rules of `depthwise_conv2d`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `depthwise_conv2d`, and ValueError where the shapes do not belong together.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import dwconv
+    >>> dwconv.depthwise_conv2d_input_grad(np.ones((1, 1, 2, 1)), np.ones((1, 2, 1, 1)), (1, 1, 3, 1)).ravel()
+    array([1., 2., 1.])
+    """
+    grad, kernel, shape = as_array("grad", grad), as_array("kernel", kernel), _plan.sizes("input_shape", input_shape)
+    return _gradient("input_grad", "input_shape", (grad, kernel), shape, kernel.shape, strides, padding, dilation_rate,
+                     data_format, out, workers)
+
+
+def depthwise_conv2d_kernel_grad(x, grad, kernel_size, *, strides=1, padding="valid", dilation_rate=1,
+                                 data_format="channels_last", out=None, workers=None):
+    """Gradient for the kernel of a scalar whose gradient for ``depthwise_conv2d(x, kernel)`` is `grad`.
+
+    ``sum(grad * depthwise_conv2d(x, kernel)) == sum(result * kernel)`` for every kernel.
+
+    Parameters
+    ----------
+    x : array_like, shape (N, H, W, C), or (N, C, H, W) for channels_first
+        Images.
+    grad : array_like, shape (N, OH, OW, C*M) or (N, C*M, OH, OW)
+        Of the shape that `depthwise_conv2d` returns for these options.
+    kernel_size : int or (int, int)
+        kh and kw, of which padding and strides make several fit one `grad`.
+    strides, padding, dilation_rate, data_format, out, workers
+        As in `depthwise_conv2d`.
+
+    Returns
+    -------
+    ndarray, shape (kh, kw, C, M)
+        M is the number of channels of `grad` divided by that of x; the dtype is np.result_type(x, grad), by the rules
+        of `depthwise_conv2d`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `depthwise_conv2d`, and ValueError where the shapes do not belong together.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import dwconv
+    >>> x = np.arange(9.0).reshape(1, 3, 3, 1)
+    >>> dwconv.depthwise_conv2d_kernel_grad(x, np.ones((1, 2, 2, 1)), (2, 2))[..., 0, 0]
+    array([[ 8., 12.],
+           [20., 24.]])
+    """
+    x, grad, size = as_array("x", x), as_array("grad", grad), pair("kernel_size", hashable("kernel_size", kernel_size))
+    return _gradient("kernel_grad", "x", (x, grad), x.shape, (*size, None, None), strides, padding, dilation_rate,
+                     data_format, out, workers)

@@ -1,17 +1,18 @@
 """`DepthwiseConv2D`, the Keras layer on NumPy arrays; and what writes a layer to a dict and reads it again.
 
 Here is what makes the layer depthwise: its options, its weights' shapes, its operation, its config.  What every layer has
-is in _layer_base, what arguments may be in _layer_checks, and the numbers come from `depthwise_conv2d`.  Refused: what
-Keras documents as an error (causal padding, strides with dilation), "glu", and configs that name anything but the
-registries' own and the user's registered objects.
+is in _layer_base, what arguments may be in _layer_checks, the way back in _layer_gradients, and the numbers come from
+`depthwise_conv2d` and its gradients.  Refused: what Keras documents as an error (causal padding, strides with dilation),
+"glu", and configs that name anything but the registries' own and the user's registered objects.
 """
 
 import numpy as np
 
-from . import _layer_base, activations, constraints, initializers, regularizers
+from . import _layer_base, _layer_gradients, activations, constraints, initializers, regularizers
 from . import _layer_checks as checks
 from ._geometry import axis
 from ._layer_base import Layer
+from ._layer_gradients import Gradients as Gradients  # what `vjp`'s pullback returns
 from ._registry import Registry
 from .functional import depthwise_conv2d
 
@@ -67,8 +68,8 @@ class DepthwiseConv2D(Layer):
     Notes
     -----
     Differences to Keras 3.15: strides may be unequal; integer and bool inputs are converted; a 'valid' window that does
-    not fit is always an error.  A subclass changes the operation by overriding `convolution_op`, and one that overrides
-    `build` calls this one's.
+    not fit is always an error.  A subclass changes the operation by overriding `convolution_op`, and to train
+    `convolution_op_vjp`; one that overrides `build` calls this one's.
 
     Examples
     --------
@@ -122,6 +123,10 @@ class DepthwiseConv2D(Layer):
     def _channel_axis(self):
         return -1 if self.data_format == "channels_last" else 1
 
+    @property
+    def _options(self):
+        return {name: getattr(self, name) for name in ("strides", "padding", "dilation_rate", "data_format")}
+
     # --- life
 
     def build(self, input_shape):
@@ -161,18 +166,10 @@ class DepthwiseConv2D(Layer):
     def convolution_op(self, inputs, kernel):
         """The depthwise convolution with the layer's geometry, without bias and activation; to be overridden.
 
-        Parameters
-        ----------
-        inputs : ndarray, shape (N, H, W, C), or (N, C, H, W) for channels_first
-        kernel : ndarray, shape (kh, kw, C, M)
-
-        Returns
-        -------
-        ndarray, shape (N, OH, OW, C*M) or (N, C*M, OH, OW)
-            Of dtype ``np.result_type(inputs, kernel)``.
+        inputs (N, H, W, C) or (N, C, H, W) and kernel (kh, kw, C, M) give an array (N, OH, OW, C*M) or (N, C*M, OH, OW) of dtype
+        ``np.result_type(inputs, kernel)``.  `convolution_op_vjp` is its way back.
         """
-        return depthwise_conv2d(inputs, kernel, strides=self.strides, padding=self.padding, dilation_rate=self.dilation_rate,
-                                data_format=self.data_format)
+        return depthwise_conv2d(inputs, kernel, **self._options)
 
     def compute_output_shape(self, input_shape):
         """The shape of the outputs for inputs of a shape in which None is not known; ValueError where no window fits."""
@@ -189,15 +186,41 @@ class DepthwiseConv2D(Layer):
         pairs = {"kernel": (self.depthwise_constraint, kernel), "bias": (self.bias_constraint, bias)}
         self._replace(**{label: f(weight) for label, (f, weight) in pairs.items() if f is not None and weight is not None})
 
-    @property
-    def losses(self):
-        """Floats: those of the last call (`add_loss`, the activity regularizer), then the weights' if trainable.
+    # --- training
 
-        Calls in several threads mix theirs; `stateless_call` with `return_losses` does not.
+    def vjp(self, inputs):
+        """The outputs for a batch of images, and the function that takes gradients back; nothing is kept on the layer.
+
+        Parameters
+        ----------
+        inputs : array_like
+            As for a call of the layer.
+
+        Returns
+        -------
+        outputs : ndarray
+            Those of a call.  `losses` stay as they are, so what they hold of outputs is still the last call's.
+        pullback : function (output_grad, losses_grad=0.0) -> Gradients(inputs, depthwise_kernel, bias)
+            Takes the gradient of a scalar for `outputs` to that for the inputs and the weights, and adds `losses_grad` times the
+            gradient of ``sum(losses)``.  It reads `inputs` and `outputs`: change neither in place before it is called.
+
+        Raises
+        ------
+        ValueError
+            For inputs that a call refuses, and for an activation or a regularizer without an attribute `gradient`.
+        NotImplementedError
+            If a subclass overrides `call` without `vjp`, or `convolution_op` without `convolution_op_vjp`.
         """
-        pairs = zip((self.depthwise_regularizer, self.bias_regularizer), self._weights or (), strict=False)
-        penalties = [float(f(weight)) for f, weight in pairs if f is not None and weight is not None]
-        return [*self._losses, *penalties] if self.trainable else [*self._losses]
+        return _layer_gradients.vjp(self, inputs, DepthwiseConv2D)
+
+    def convolution_op_vjp(self, inputs, kernel):
+        """``(outputs, pullback)`` of `convolution_op`; ``pullback(grad)`` is ``(gradient for inputs, gradient for kernel)``.
+
+        To be overridden with it: the subclass calls this one with the kernel that it makes, and takes the gradient for that
+        kernel back to the one that it was given.  A 16-bit layer passes float32 arrays.
+        """
+        pullback = _layer_gradients.convolution_pullback(inputs, kernel, self._options)
+        return DepthwiseConv2D.convolution_op(self, inputs, kernel), pullback
 
     # --- configs
 

@@ -72,3 +72,39 @@ def integers(shape, seed, most=9, dtype=np.float64):
     """Integers of magnitude 1 to `most`, so that every sum of a test is exact and no term is lost in a zero."""
     rng = np.random.default_rng(seed)
     return (rng.integers(1, most, shape, endpoint=True) * rng.choice([-1, 1], shape)).astype(dtype)
+
+
+def windows(size, taps, stride, dilation, padding, axis):
+    """(taps, out, size), 0 or 1: whether output o has input i at tap t.  The operation along one axis, as dense matrices."""
+    before, after = pads(size, taps, stride, dilation, padding, axis)
+    out = (size + before + after - (taps - 1) * dilation - 1) // stride + 1
+    t, o, i = np.ogrid[:taps, :out, :size]
+    return (o * stride + t * dilation - before == i).astype(float)
+
+
+def _matrices(shape, kernel_size, strides, padding, dilation_rate):
+    options = zip(shape[1:3], kernel_size, both(strides), both(dilation_rate), strict=True)
+    return [windows(*sizes, padding, axis) for axis, sizes in enumerate(options)]
+
+
+def input_grad(grad, kernel, shape, strides=1, padding="valid", dilation_rate=1):
+    """The transpose of `conv` on grad (N, OH, OW, C*M), for an x of that shape (N, H, W, C) and a kernel (kh, kw, C, M)."""
+    rows, cols = _matrices(shape, kernel.shape[:2], strides, padding, dilation_rate)
+    grad = grad.reshape(*grad.shape[:3], *kernel.shape[2:])
+    result = np.zeros(shape, grad.dtype)
+    for row, weights in zip(rows, kernel, strict=True):
+        lines = sum(col.T @ (grad * weight).sum(-1) for col, weight in zip(cols, weights, strict=True))  # (N, OH, W, C)
+        result += np.moveaxis(np.tensordot(row, lines, (0, 1)), 0, 1)
+    return result
+
+
+def kernel_grad(x, grad, kernel_size, strides=1, padding="valid", dilation_rate=1):
+    """The sum over the images and the outputs of grad (N, OH, OW, C*M) times what x (N, H, W, C) has at each tap."""
+    rows, cols = _matrices(x.shape, kernel_size, strides, padding, dilation_rate)
+    grad = grad.reshape(*grad.shape[:3], x.shape[3], grad.shape[3] // x.shape[3])
+    result = np.zeros((*kernel_size, *grad.shape[3:]), grad.dtype)
+    for t, row in enumerate(rows):
+        lines = np.moveaxis(np.tensordot(row, x, (1, 1)), 0, 1)  # (N, OH, W, C)
+        for u, col in enumerate(cols):
+            result[t, u] = ((col @ lines)[..., None] * grad).sum((0, 1, 2))
+    return result

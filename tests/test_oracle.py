@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import scipy.signal
-from oracle import bound, conv, integers
+from oracle import bound, conv, input_grad, integers, kernel_grad, windows
 
 ROW = [1, 2, 3, 4, 5, 6, 7]
 
@@ -68,3 +68,26 @@ def test_against_scipy(taps, padding):
         for n, c, m in itertools.product(range(2), range(3), range(2)):
             expected = scipy.signal.correlate2d(padded[n, :, :, c], spread[:, :, c, m], mode="valid")[::sh, ::sw]
             np.testing.assert_array_equal(y[n, :, :, c * 2 + m], expected)
+
+
+def test_windows_by_hand():
+    """Rows are outputs, columns inputs: a kernel of two taps, dilated, then strided with padding."""
+    assert windows(4, 2, 1, 2, "valid", 0).tolist() == [[[1, 0, 0, 0], [0, 1, 0, 0]], [[0, 0, 1, 0], [0, 0, 0, 1]]]
+    assert windows(3, 2, 2, 1, (0, 1), 1).tolist() == [[[0, 0, 0], [0, 1, 0]], [[1, 0, 0], [0, 0, 1]]]
+    assert windows(2, 3, 1, 1, "same", 0)[0].tolist() == [[0, 0], [1, 0]]
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"padding": "same"}, {"strides": 2, "padding": "same"}, {"strides": (2, 3), "dilation_rate": (2, 1), "padding": 2},
+    {"padding": ((3, 0), (1, 4)), "strides": (3, 2), "dilation_rate": (1, 2)},
+], ids=str)
+def test_gradients_are_transposes(options):
+    """The dense matrix of the operation, a column for each element of x and for each of the kernel, and its transpose."""
+    x, kernel = integers((2, 5, 6, 2), 1), integers((3, 2, 2, 3), 2)
+    y = conv(x, kernel, **options)
+    grad = integers(y.shape, 3)
+    of_x = np.stack([conv(e.reshape(x.shape), kernel, **options).ravel() for e in np.eye(x.size)], 1)
+    assert np.array_equal(of_x @ x.ravel(), y.ravel())
+    assert np.array_equal(input_grad(grad, kernel, x.shape, **options).ravel(), of_x.T @ grad.ravel())
+    of_kernel = np.stack([conv(x, e.reshape(kernel.shape), **options).ravel() for e in np.eye(kernel.size)], 1)
+    assert np.array_equal(kernel_grad(x, grad, (3, 2), **options).ravel(), of_kernel.T @ grad.ravel())

@@ -1,0 +1,109 @@
+"""Plans: what shapes and options come to, checked and kept, so that a repeated call of the functions costs microseconds.
+
+All checks that need no array are made here, before anything is allocated or written.  A gradient has the plan of the
+convolution that it belongs to: `forward` is that of x and kernel, and `gradient` checks the shape of its result's gradient
+besides.
+"""
+
+import functools
+import typing
+
+import numpy as np
+
+from ._geometry import FORMATS, axis, padding_pairs, pair
+
+
+class Plan(typing.NamedTuple):
+    rows: tuple        # axes, see _geometry
+    cols: tuple
+    out_shape: tuple   # with the batch axis
+    kernel_shape: tuple  # (kh, kw, C*M)
+    work: int          # multiply-adds
+
+
+@functools.lru_cache(maxsize=512)  # options have passed `hashable`, which knows 1 from True
+def forward(x_shape, kernel_shape, strides, padding, dilation_rate, data_format, name="x"):
+    """The plan of a convolution of x, which messages call `name`."""
+    if data_format not in FORMATS:
+        raise ValueError(f'data_format must be "channels_last" or "channels_first", got {data_format!r:.80}')
+    first = data_format == "channels_first"
+    if len(x_shape) not in (3, 4):
+        axes = "(N, C, H, W) or (C, H, W)" if first else "(N, H, W, C) or (H, W, C)"
+        raise ValueError(f"{name} must have 4 dimensions, or 3 for one image: {axes}; got shape {x_shape}")
+    n, *image = x_shape if len(x_shape) == 4 else (1, *x_shape)
+    c, h, w = image if first else (image[2], image[0], image[1])
+    if len(kernel_shape) not in (2, 3, 4):
+        raise ValueError(f"kernel must have shape (kh, kw, C, M), (kh, kw, C) or (kh, kw), got {kernel_shape}")
+    kh, kw, channels, multiplier = (*kernel_shape, c, 1)[:4] if len(kernel_shape) == 2 else (*kernel_shape, 1)[:4]
+    if channels != c:
+        raise ValueError(f"{name} has {c} channels but kernel has {channels}: shapes {x_shape} ({data_format}) and "
+                         f"{kernel_shape}")
+    if min(kh, kw, c, multiplier) < 1:
+        raise ValueError(f"kernel size, channels and depth multiplier must be at least 1: shapes {x_shape} and {kernel_shape}")
+    strides, dilation_rate = pair("strides", strides), pair("dilation_rate", dilation_rate)
+    pads = padding_pairs(padding)
+    pads = (pads, pads) if isinstance(pads, str) else pads
+    rows = axis("height", h, kh, strides[0], dilation_rate[0], pads[0])
+    cols = axis("width", w, kw, strides[1], dilation_rate[1], pads[1])
+    out = (n, c * multiplier, rows[1], cols[1]) if first else (n, rows[1], cols[1], c * multiplier)
+    return Plan(rows, cols, out, (kh, kw, c * multiplier), n * rows[1] * cols[1] * c * multiplier * kh * kw)
+
+
+@functools.lru_cache(maxsize=512)
+def gradient(name, x_shape, kernel_shape, grad_shape, *options):
+    """The plan of the convolution of x with kernel whose result's gradient has the shape `grad_shape`.
+
+    Options are those of `forward`.  A kernel shape (kh, kw, None, None) has as many filters as the gradient has channels.
+    """
+    first = options[-1] == "channels_first"
+    for label, shape in ((name, x_shape), ("grad", grad_shape)):
+        if len(shape) != 4:
+            axes = "(N, C, H, W)" if first else "(N, H, W, C)"
+            raise ValueError(f"{label} must have 4 dimensions, {axes}; got {len(shape)}: {shape!r:.80}")
+    if len(kernel_shape) != 4:
+        raise ValueError(f"kernel must have shape (kh, kw, C, M), got {kernel_shape}")
+    if kernel_shape[3] is None:
+        c, channels = x_shape[1 if first else 3], grad_shape[1 if first else 3]
+        if c < 1 or channels < 1 or channels % c:
+            raise ValueError(f"grad has {channels} channels, which is no multiple of the {c} of {name}: shapes {grad_shape} "
+                             f"and {x_shape} ({options[-1]})")
+        kernel_shape = (*kernel_shape[:2], c, channels // c)
+    plan = forward(x_shape, kernel_shape, *options, name)
+    if grad_shape != plan.out_shape:
+        raise ValueError(f"grad has shape {grad_shape}, but the convolution of {name} {x_shape} with a kernel {kernel_shape} "
+                         f"has shape {plan.out_shape}")
+    return plan
+
+
+def hashable(name, value, depth=2):
+    """An option as a key of the plan: pairs spelled as lists, arrays or NumPy integers become tuples of int."""
+    if type(value) in (int, str) or (type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, np.ndarray):
+        value = value.tolist() if value.ndim else value.item()
+    if isinstance(value, (tuple, list)) and depth:
+        return tuple([hashable(name, v, depth - 1) for v in value])
+    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
+        texts = ", a string or two pairs of integers" if name == "padding" else ""
+        raise TypeError(f"{name} takes an integer, a pair of integers{texts}, not {value!r:.80}")
+    return value.__index__()
+
+
+def text(name, value):
+    """A str, from one of its subclasses too; TypeError for anything else."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, not {value!r:.80}")
+    return str(value)
+
+
+def sizes(name, value):
+    """A tuple of int, from a sequence of integers that are not negative."""
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    if not isinstance(value, (tuple, list)) or any(isinstance(n, bool) or not hasattr(type(n), "__index__") for n in value):
+        raise TypeError(f"{name} must be a tuple of integers, not {value!r:.80}")
+    value = tuple([n.__index__() for n in value])
+    if not all(0 <= n < 2**63 for n in value):
+        raise ValueError(f"{name} must hold sizes of at least 0 that fit 64 bits, got {value!r:.80}")
+    return value
