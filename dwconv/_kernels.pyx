@@ -212,7 +212,7 @@ cdef void channel_task(const Plan* shared, Py_ssize_t task, const real* x, const
         channel_blocks(&p.geometry, x, w, bias, y + fw * p.yw, r0, r1, p.start + first * lanes, end - first, p.channels)
 
 
-cdef inline Py_ssize_t first_channel(const Plan* p, const real* x) noexcept nogil:
+cdef inline Py_ssize_t aligned_start(const Plan* p, const real* x) noexcept nogil:
     """Of the first block: such that the loads of the others are aligned at every pixel, if that can be.
 
     NumPy's arrays are aligned to 16 bytes, so that most vectors lie across two cache lines and cost two loads."""
@@ -226,7 +226,7 @@ cdef void run_channels(Plan* p, const real* x, const real* w, const real* bias, 
     cdef Py_ssize_t lanes = lanes_of(sizeof(real))
     cdef Py_ssize_t task, tasks
     fill_geometry(p)
-    p.start = first_channel(p, x)
+    p.start = aligned_start(p, x)
     p.geometry.repeat = p.repeat
     p.geometry.sw, p.geometry.xw, p.geometry.yw = p.cols.step, p.cols.dilation * p.xw, p.cols.phases * p.yw
     p.bands = band_count(p, sizeof(real) * (p.rows.stride * p.cols.size * p.channels // p.repeat + p.cols.out * p.channels),
