@@ -9,8 +9,8 @@
 # names: `size` and `out` are what x_grad and grad have.  A window of an axis (some inputs and the outputs they reach) is an
 # axis again, so bands and tiles are nothing but other arguments.
 #
-# Three ways: run_grad_channels (channels_last), run_grad_blocks (a vector of planes as channels in the scratch, and the
-# multiplier in both layouts), run_grad_rows (planes one by one: any geometry, used where the others do not fit).
+# Three ways: run_grad_channels (channels_last), run_grad_blocks (a vector of planes as channels in the scratch; and, with a
+# multiplier, both layouts), run_grad_rows (planes one by one: the tiles of stride 2, or any geometry at all).
 # Each element is one chain of multiply-adds, gradients in row-major order, and with a multiplier the sum of M such chains in
 # the order of m: no way of cutting the work shows in the bits.
 #
@@ -237,7 +237,9 @@ cdef inline void gather(const real* const* planes, const Plan* p, Py_ssize_t at,
             gather_planes_f64(planes, at + r * p.xh, run, block + r * run * lanes_of(sizeof(real)))
 
 
-cdef inline void scatter(const real* block, const Plan* p, Py_ssize_t rows, Py_ssize_t cols, real* y, Py_ssize_t skip) noexcept nogil:
+cdef inline void scatter(const real* block, const Plan* p, Py_ssize_t rows, Py_ssize_t cols, real* y,
+                         Py_ssize_t skip) noexcept nogil:
+    """A window of planes of x_grad from a block of channels, of which the first `skip` are left out."""
     cdef Py_ssize_t r, runs = rows, run = cols
     if p.yh == cols:
         runs, run = 1, rows * cols
@@ -428,7 +430,8 @@ cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :
     p.yh, p.yw = elements(x_grad.strides[h], x_grad.shape[h], size), elements(x_grad.strides[h + 1], x_grad.shape[h + 1], size)
     p.wh, p.ww = w.strides[0] // size, w.strides[1] // size
     t.rows = 0
-    pairs = (not last and p.repeat == 1 and p.rows.taps == p.cols.taps and dw_grad_pairs(p.rows.taps, p.rows.stride, p.rows.dilation)
+    pairs = (not last and p.repeat == 1 and p.rows.taps == p.cols.taps
+             and dw_grad_pairs(p.rows.taps, p.rows.stride, p.rows.dilation)
              and dw_grad_pairs(p.cols.taps, p.cols.stride, p.cols.dilation))
     # rows of some width without gaps between what a phase writes go through row tiles, other planes are taken as channels
     if p.repeat > 1 if last else not pairs and p.channels >= lanes and (p.cols.stride > 1 or p.cols.size <= 14):

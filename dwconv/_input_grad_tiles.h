@@ -165,8 +165,8 @@ DW_INLINE VEC DW(load_pairs)(const REAL *p, const ptrdiff_t xh, MASK on, MASK ne
 /* Two rows of each plane of x_grad, T vectors of pairs of columns from pair `pair` on, then the next two; or, folded, four rows,
  * two of them in each half of one vector, where a row has few pairs.  The first of the gradient rows that the kernel reaches
  * from a pair of rows is row -(K - 1 - P) / 2 from the pair's own, and so for columns. */
-DW_INLINE void DW(grad_pair_rows)(const dw_grad_planes *g, const REAL *x, const REAL *w, REAL *y, const ptrdiff_t pair, const int K,
-                                  const int PH, const int PW, const int T, const int fold, const int checked) {
+DW_INLINE void DW(grad_pair_rows)(const dw_grad_planes *g, const REAL *x, const REAL *w, REAL *y, const ptrdiff_t pair,
+                                  const int K, const int PH, const int PW, const int T, const int fold, const int checked) {
     enum { HALF = LANES / 2 };
     const ptrdiff_t column = pair + (g->col_pad - PW) / 2 - (K - 1 - PW) / 2, first = (g->row_pad - PH) / 2 - (K - 1 - PH) / 2;
     const ptrdiff_t size = g->rows, out = g->grad_rows, wide = g->cols - 2 * pair, xh = g->xh, yh = g->yh;
@@ -282,7 +282,8 @@ static void DW(grad_planes)(const dw_grad_planes *g, const REAL *x, const REAL *
 
 /* ---- depth multiplier: the gradients of a channel's outputs are neighbours ---- */
 
-DW_INLINE void DW(add_groups_of)(const REAL *block, ptrdiff_t pixels, REAL *sum, const IVEC *index, const MASK *on, const int steps) {
+DW_INLINE void DW(add_groups_of)(const REAL *block, ptrdiff_t pixels, REAL *sum, const IVEC *index, const MASK *on,
+                                 const int steps) {
     for (ptrdiff_t i = 0; i < pixels * LANES; i += LANES) {
         VEC v = DW(load)(sum + i);
         DW_UNROLL for (int k = 0; k < steps; k++)
@@ -329,5 +330,5 @@ static void DW(clear_block)(REAL *block, ptrdiff_t pixels) {
 static void DW(store_block)(const REAL *block, ptrdiff_t rows, ptrdiff_t cols, REAL *y, ptrdiff_t yh, ptrdiff_t yw,
                             ptrdiff_t count) {
     for (ptrdiff_t r = 0; r < rows; r++)
-        for (ptrdiff_t c = 0; c < cols; c++) DW(store_first)(y + r * yh + c * yw, DW(load)(block + (r * cols + c) * LANES), count);
+        for (ptrdiff_t c = 0; c < cols; c++, block += LANES) DW(store_first)(y + r * yh + c * yw, DW(load)(block), count);
 }
