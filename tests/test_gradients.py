@@ -100,14 +100,14 @@ def test_channels(kernels, size, options):
 
 @geometries
 def test_widths(kernels, size, options):
-    for w, c in itertools.product(range(1 if options.get("padding") == "same" else size[1], 41), (1, 3, 18)):
+    for w, c in itertools.product(range(1 if options.get("padding") == "same" else size[1], 41), (1, 18)):
         check((1, 5, w, c), (*size, 1), **options)
 
 
 @pytest.mark.parametrize("size", [(3, 3), (5, 2), (1, 1)], ids=str)
 def test_planes(kernels, size):
     """channels_first with planes that fit a scratch and planes that do not."""
-    for (h, w), strides in itertools.product([(14, 14), (31, 31), (40, 130), (5, 1000)], [1, 2, (3, 1)]):
+    for (h, w), strides in itertools.product([(14, 14), (31, 31), (40, 130)], [1, 2]):
         check((1, h, w, 17), (*size, 1), padding="same", strides=strides)
 
 
@@ -119,7 +119,7 @@ def test_heights(kernels, size, options):
 
 @geometries
 def test_multipliers(kernels, size, options):
-    for c, m in [*itertools.product((*range(1, 12), 16, 33), range(1, 6)), (1, 32), (1, 64), (2, 17), (150, 3)]:
+    for c, m in [*itertools.product((1, 2, 3, 5, 8, 11, 16, 33), range(2, 6)), (1, 32), (1, 64), (2, 17), (150, 3)]:
         check((1, 5, 9, c), (*size, m), **options)
 
 
@@ -151,6 +151,7 @@ def test_batches(kernels, n):
         check((n, 6, 7, c), (3, 3, m), padding="same")
 
 
+@hypothesis.settings(max_examples=hypothesis.settings().max_examples // 3)  # two functions and two transposes each
 @hypothesis.given(call=calls(), data_format=st.sampled_from(LAYOUTS), dtype=st.sampled_from(DTYPES), workers=st.integers(1, 4),
                   places=st.tuples(*[st.integers(-1, 14)] * 3))
 def test_any_call_and_the_adjoint_identity(kernels, threaded, call, data_format, dtype, workers, places):
@@ -221,7 +222,7 @@ def test_error_bound_of_the_input_gradient(kernels, name, dtype):
 
 @paths
 def test_bits_of_workers_and_memory(kernels, threaded, path):
-    x, kernel, _, given = reals(path, (2, 15, 40), np.float32)
+    x, kernel, _, given = reals(path, (2, 15, 20), np.float32)
     grad = reals((path[0] * path[1][2], (1, 1, 1), {}), dwconv.depthwise_conv2d(x, kernel, **given).shape[:3], np.float32)[0]
     for data_format in LAYOUTS:
         x_, grad_, options = layout(x, data_format), layout(grad, data_format), {**given, "data_format": data_format}
@@ -237,7 +238,7 @@ def test_bits_of_workers_and_memory(kernels, threaded, path):
             assert same_bits(kernel_grad(view, grad_, kernel.shape[:2], **options), first[1]), f"x {name}, {data_format}"
         for name, view in views(kernel):
             assert same_bits(input_grad(grad_, view, x_.shape, **options), first[0]), f"kernel {name}, {data_format}"
-        for axis in range(4):
+        for axis in (0, 3):
             view = np.broadcast_to(grad_.take([0], axis), grad_.shape)
             results = [[input_grad(a, kernel, x_.shape, **options), kernel_grad(x_, a, kernel.shape[:2], **options)]
                        for a in (view, view.copy())]

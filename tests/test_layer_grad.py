@@ -279,6 +279,14 @@ def test_overflow_of_a_mixed_policy_is_not_in_the_sums():
     assert gradients.bias.item() == 64 * 64 * 100
 
 
+def test_bias_of_many_pixels(kernels):
+    """10**6 float32 terms of one sign: pairwise as in the kernel's gradient, where one running sum would be 1 % off."""
+    layer = made((1, 1000, 1000, 1), kernel_size=1, dtype="float32")
+    grad = np.full((1, 1000, 1000, 1), 0.1, np.float32)
+    bias = layer.vjp(grad)[1](grad).bias.item()
+    assert abs(bias - 1e6 * float(np.float32(0.1))) < 1e-5 * bias
+
+
 @pytest.mark.parametrize(("x_dtype", "policy"), [("float32", "float64"), ("float64", "float32"), ("float16", "float32"),
                                                  ("float32", "float16")])
 def test_without_autocast(x_dtype, policy):
