@@ -5,13 +5,13 @@
     x (N, H, W, C), grad (N, OH, OW, C*M)     channels_last
     x (N, C, H, W), grad (N, C*M, OH, OW)     channels_first
 
-Part of _kernels.pyx.  The outputs are cut into pieces of at most TERMS terms a sum, by geometry only; the sums of a piece are one
-running sum each, and those of the pieces are added pairwise: |error| <= (TERMS + 16 + log2(pieces)) * eps * sum|x||grad|.  A task is
+Part of _kernels.pyx.  The outputs are cut into pieces of at most TERMS terms a sum, by geometry only; the sums of a piece are
+running sums, those of the pieces are added pairwise: |error| <= (TERMS + 16 + log2(pieces)) * eps * sum|x||grad|.  A task is
 a group of channel blocks (or planes) and a part of the pieces, 2**k of them, which is a subtree of the tree of pairs: so the bits
 depend neither on the number of workers nor on how the work is cut.
 
-Memory: of a worker, log2(pieces) + 2 times the sums of a group (GROUP_BYTES, or one block's kh*kw vectors), and SCRATCH_BYTES where
-planes are gathered; of a call, where channels do not suffice for the workers, the sums of each part.
+Memory: of a worker, log2(pieces) + 2 times the sums of a group (GROUP_BYTES, or one block's kh*kw vectors), and SCRATCH_BYTES
+where x and grad are copied; of a call, where channels do not suffice for the workers, the sums of each part.
 
 Refused here: argument checks (functional.py has made them), dtypes other than float32 and float64, inputs whose innermost axis
 has gaps.
@@ -55,7 +55,7 @@ cdef struct GradPlan:
     Py_ssize_t xn, xc, xh, xw, gn, gc, gh, gw, wh, ww         # strides in elements
     GradFamily family
     Py_ssize_t lanes, taps
-    Py_ssize_t period         # row family: channels of a row
+    Py_ssize_t period, strip  # row family: channels of a row; outputs of a vector
     Py_ssize_t line           # terms of one output row in one lane
     Py_ssize_t bands, chunks, units, per_piece, pieces        # of rows; of columns; image x row phase x band x chunk
     Py_ssize_t fit            # plane family: output rows whose inputs and themselves fit the scratch
@@ -63,6 +63,25 @@ cdef struct GradPlan:
     Py_ssize_t blocks, groups, group                          # of channels; a group's most blocks
     Py_ssize_t parts, per_part                                # of the pieces; pieces of a part, 2**k
     Py_ssize_t gathered, scratch                              # numbers of a worker: for planes, in all
+
+
+cdef struct Unit:
+    Py_ssize_t image, phase, chunk
+    Phase rows
+    Py_ssize_t r0, r1         # output rows of the phase
+    Py_ssize_t e0, e1         # row family: output elements of a row
+
+
+cdef inline Unit make_unit(const GradPlan* p, Py_ssize_t k) noexcept nogil:
+    cdef Unit u
+    cdef Py_ssize_t band = k // p.chunks % p.bands
+    u.chunk = k % p.chunks
+    u.phase, u.image = k // (p.chunks * p.bands) % p.rows.phases, k // (p.chunks * p.bands * p.rows.phases)
+    u.rows = make_phase(&p.rows, u.phase)
+    u.r0, u.r1 = u.rows.out * band // p.bands, u.rows.out * (band + 1) // p.bands
+    u.e0 = p.line * u.chunk // p.chunks * p.strip
+    u.e1 = dw_min(p.line * (u.chunk + 1) // p.chunks * p.strip, p.cols.out * p.period)
+    return u
 
 
 # ---- one unit of one block: rows r0..r1 of a row phase, and a share of the columns ----
@@ -88,8 +107,8 @@ cdef inline void add_channels(const GradPlan* p, dw_grad* g, const Phase* rows, 
             grad_channels_f64(g, xp, gp, acc, first, channels)
 
 
-cdef inline void collect(const real* const* planes, Py_ssize_t at, Py_ssize_t rows, Py_ssize_t row, Py_ssize_t cols, Py_ssize_t lanes,
-                        real* block) noexcept nogil:
+cdef inline void collect(const real* const* planes, Py_ssize_t at, Py_ssize_t rows, Py_ssize_t row, Py_ssize_t cols,
+                         Py_ssize_t lanes, real* block) noexcept nogil:
     """Rows that lie `row` apart, as channels."""
     cdef Py_ssize_t r
     if row == cols:
@@ -112,13 +131,13 @@ cdef inline void pack(const real* x, Py_ssize_t rows, Py_ssize_t row, Py_ssize_t
             pack_pixels_f64(x + r * row, cols, pixel, first, dw_min(lanes, channels - first), repeat, block + r * cols * lanes)
 
 
-cdef inline void add_copied(const GradPlan* p, dw_grad* g, const Phase* rows, Py_ssize_t r0, Py_ssize_t r1, Py_ssize_t f,
-                            Py_ssize_t chunk, const real* x, const real* grad, real* acc, Py_ssize_t first,
-                            real* scratch) noexcept nogil:
+cdef inline void add_copied(const GradPlan* p, dw_grad* g, const Unit* u, const real* x, const real* grad, real* acc,
+                            Py_ssize_t first, real* scratch) noexcept nogil:
     """As add_channels, in bands of p.fit rows that are copied to the scratch as pixels of `lanes` channels."""
     cdef const real* x_planes[16]
     cdef const real* g_planes[16]
-    cdef Py_ssize_t lane, c, end, t0, t1, r = r0, lanes = p.lanes, x_row = p.rows.dilation * p.xh, g_row = p.rows.phases * p.gh
+    cdef const Phase* rows = &u.rows
+    cdef Py_ssize_t lane, c, end, t0, t1, r = u.r0, lanes = p.lanes, x_row = p.rows.dilation * p.xh, g_row = p.rows.phases * p.gh
     cdef real* out
     g.repeat = 1
     g.xh, g.gh = p.cols.size * lanes, p.cols.out * lanes
@@ -126,19 +145,19 @@ cdef inline void add_copied(const GradPlan* p, dw_grad* g, const Phase* rows, Py
         for lane in range(lanes):
             c = dw_min(first + lane, p.channels - 1)     # fewer planes than lanes: the last again
             x_planes[lane], g_planes[lane] = x + c // p.repeat * p.xc, grad + c * p.gc
-    while r < r1:
-        end = dw_min(r + p.fit, r1)
+    while r < u.r1:
+        end = dw_min(r + p.fit, u.r1)
         t0 = dw_max(rows.lo, r * p.rows.step)            # tap rows, of output row 0
         t1 = dw_max(dw_min(rows.hi, (end - 1) * p.rows.step + p.rows.taps), t0)
         out = scratch + (t1 - t0) * g.xh
         if p.family == PLANES:
             collect(x_planes, (rows.first + t0 * p.rows.dilation) * p.xh, t1 - t0, x_row, p.cols.size, lanes, scratch)
-            collect(g_planes, (f + r * p.rows.phases) * p.gh, end - r, g_row, p.cols.out, lanes, out)
+            collect(g_planes, (u.phase + r * p.rows.phases) * p.gh, end - r, g_row, p.cols.out, lanes, out)
         else:
             pack(x + (rows.first + t0 * p.rows.dilation) * p.xh, t1 - t0, x_row, p.cols.size, p.xw, first, p.channels, p.repeat,
                  lanes, scratch)
-            pack(grad + (f + r * p.rows.phases) * p.gh, end - r, g_row, p.cols.out, p.gw, first, p.channels, 1, lanes, out)
-        add_channels(p, g, rows, r, end, chunk, scratch + (r * p.rows.step - t0) * g.xh, <const real*> out, acc, 0, lanes)
+            pack(grad + (u.phase + r * p.rows.phases) * p.gh, end - r, g_row, p.cols.out, p.gw, first, p.channels, 1, lanes, out)
+        add_channels(p, g, rows, r, end, u.chunk, scratch + (r * p.rows.step - t0) * g.xh, <const real*> out, acc, 0, lanes)
         r = end
 
 
@@ -155,61 +174,55 @@ cdef inline Py_ssize_t pitch_of(Py_ssize_t numbers) noexcept nogil:
     return ((numbers + 15) // 16 | 1) * 16
 
 
-cdef inline void add_rows(const GradPlan* p, dw_grad* g, const Phase* rows, Py_ssize_t count, Py_ssize_t tap, Py_ssize_t chunk,
-                          const real* x, const real* grad, real* acc, real* scratch) noexcept nogil:
-    """x, grad: tap row 0 of the first output row, which is tap row `tap` of the phase; the first of `count` output rows."""
-    cdef Py_ssize_t strip = p.lanes // p.period * p.period, unit = p.period // p.repeat if p.period > 1 else 1
-    cdef Py_ssize_t e0 = p.line * chunk // p.chunks * strip
-    cdef Py_ssize_t e1 = dw_min(p.line * (chunk + 1) // p.chunks * strip, p.cols.out * p.period)
-    cdef Py_ssize_t c0 = e0 // p.period, c1 = e1 // p.period, t0, t1, a, z, x_pitch, g_pitch
+cdef inline void add_rows(const GradPlan* p, dw_grad* g, const Unit* u, const real* x, const real* grad, real* acc,
+                          real* scratch) noexcept nogil:
+    """x, grad: tap row 0 of the unit's first output row; that row."""
+    cdef Py_ssize_t unit, tap = u.r0 * p.rows.step, count = u.r1 - u.r0, c0, c1, t0, t1, a, z, x_pitch, g_pitch
     cdef real* out
     if p.period == 1:
         g.repeat = 1
-    g.rows, g.row_lo, g.row_hi = count, rows.lo - tap, rows.hi - tap
+    g.rows, g.row_lo, g.row_hi = count, u.rows.lo - tap, u.rows.hi - tap
     g.sw, g.gw, g.cols = p.cols.stride, p.gw, p.cols.out
     g.width, g.pad, g.dilation, g.pixel = p.cols.size, p.cols.pad, p.cols.dilation, p.xw
     if p.gathered:
+        unit, c0, c1 = p.period // g.repeat, u.e0 // p.period, u.e1 // p.period
         t0 = dw_max(g.row_lo, 0)
         t1 = dw_max(dw_min(g.row_hi, (count - 1) * p.rows.step + p.rows.taps), t0)
         a = dw_max(dw_min(c0 - p.cols.pad, p.cols.size), 0)
-        z = dw_max(dw_min(c1 - 1 - p.cols.pad + (p.cols.taps - 1) * p.cols.dilation + 1, p.cols.size), a)
-        x_pitch, g_pitch = pitch_of((z - a) * unit), pitch_of(e1 - e0)
+        z = dw_max(dw_min(c1 - p.cols.pad + (p.cols.taps - 1) * p.cols.dilation, p.cols.size), a)
+        x_pitch, g_pitch = pitch_of((z - a) * unit), pitch_of(u.e1 - u.e0)
         if (t1 - t0) * x_pitch + count * g_pitch <= p.gathered:
             out = scratch + (t1 - t0) * x_pitch
             copy_rows(x + t0 * g.xh + a * p.xw, t1 - t0, g.xh, z - a, p.xw, unit, x_pitch, scratch)
             copy_rows(grad + c0 * p.gw, count, g.gh, c1 - c0, p.gw, p.period, g_pitch, out)
-            x, grad = scratch - t0 * x_pitch - a * unit, out - e0
+            x, grad = scratch - t0 * x_pitch - a * unit, out - u.e0
             g.xh, g.gh, g.pixel, g.gw = x_pitch, g_pitch, unit, p.period
     if real is float:
-        grad_rows_f32(g, x, grad, acc, e0, e1)
+        grad_rows_f32(g, x, grad, acc, u.e0, u.e1)
     else:
-        grad_rows_f64(g, x, grad, acc, e0, e1)
+        grad_rows_f64(g, x, grad, acc, u.e0, u.e1)
 
 
-cdef void add_unit(const GradPlan* p, Py_ssize_t unit, Py_ssize_t block, const real* x, const real* grad, real* acc,
+cdef void add_unit(const GradPlan* p, const Unit* u, Py_ssize_t block, const real* x, const real* grad, real* acc,
                    real* scratch) noexcept nogil:
     """Adds the unit's terms to the sums acc (kh, kw, lanes) of the block."""
-    cdef Py_ssize_t chunk = unit % p.chunks, band = unit // p.chunks % p.bands
-    cdef Py_ssize_t f = unit // (p.chunks * p.bands) % p.rows.phases, n = unit // (p.chunks * p.bands * p.rows.phases)
-    cdef Phase rows = make_phase(&p.rows, f)
-    cdef Py_ssize_t r0 = rows.out * band // p.bands, r1 = rows.out * (band + 1) // p.bands
     cdef dw_grad g
-    if r0 == r1:
+    if u.r0 == u.r1:
         return
     g.kh, g.kw, g.sh = p.rows.taps, p.cols.taps, p.rows.step
     g.repeat, g.period = p.repeat, p.period
-    x += n * p.xn
-    grad += n * p.gn
+    x += u.image * p.xn
+    grad += u.image * p.gn
     if p.family == PLANES or p.family == PACKED:
-        add_copied(p, &g, &rows, r0, r1, f, chunk, x, grad, acc, first_channel(p, block), scratch)
+        add_copied(p, &g, u, x, grad, acc, first_channel(p, block), scratch)
         return
     g.xh, g.gh = p.rows.dilation * p.xh, p.rows.phases * p.gh
-    x += (rows.first + r0 * p.rows.phases * p.rows.stride) * p.xh
-    grad += (f + r0 * p.rows.phases) * p.gh
+    x += (u.rows.first + u.r0 * p.rows.phases * p.rows.stride) * p.xh
+    grad += (u.phase + u.r0 * p.rows.phases) * p.gh
     if p.family == CHANNELS:
-        add_channels(p, &g, &rows, r0, r1, chunk, x, grad, acc, first_channel(p, block), p.channels)
-        return
-    add_rows(p, &g, &rows, r1 - r0, r0 * p.rows.step, chunk, x + block // p.repeat * p.xc, grad + block * p.gc, acc, scratch)
+        add_channels(p, &g, &u.rows, u.r0, u.r1, u.chunk, x, grad, acc, first_channel(p, block), p.channels)
+    else:
+        add_rows(p, &g, u, x + (block if p.repeat == 1 else block // p.repeat) * p.xc, grad + block * p.gc, acc, scratch)
 
 
 cdef inline Py_ssize_t first_channel(const GradPlan* p, Py_ssize_t block) noexcept nogil:
@@ -266,17 +279,19 @@ cdef void write_block(const GradPlan* p, Py_ssize_t block, const real* acc, real
 
 cdef void grad_task(const GradPlan* p, Py_ssize_t task, const real* x, const real* grad, real* w, real* parts,
                     real* scratch) noexcept nogil:
-    """One group of blocks, one part of the pieces: a stack of sums, of which two of equal height become one as soon as they meet."""
+    """One group of blocks, one part of the pieces: a stack of sums, of which two of equal height become one when they meet."""
     cdef Py_ssize_t part = task % p.parts, group = task // p.parts, sums = p.taps * p.lanes, depth = 0
     cdef Py_ssize_t first = p.blocks * group // p.groups, end = p.blocks * (group + 1) // p.groups, size = (end - first) * sums
     cdef Py_ssize_t piece0 = part * p.per_part, piece, unit, block, height
+    cdef Unit u
     cdef real* stack = scratch + p.gathered
     cdef real* top = stack
     for piece in range(piece0, dw_min(piece0 + p.per_part, p.pieces)):
         memset(top, 0, size * sizeof(real))
         for unit in range(piece * p.per_piece, dw_min((piece + 1) * p.per_piece, p.units)):
+            u = make_unit(p, unit)
             for block in range(first, end):
-                add_unit(p, unit, block, x, grad, top + (block - first) * sums, scratch)
+                add_unit(p, &u, block, x, grad, top + (block - first) * sums, scratch)
         top += size
         height = piece - piece0 + 1
         while height % 2 == 0:
@@ -320,10 +335,14 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
     if last:
         if p.channels < p.lanes and p.cols.stride == 1:
             return ROWS
-        if p.fit > 0 and (p.taps > 9 and (p.channels < p.lanes or p.repeat > 1) or p.xw * size % 2048 == 0 and p.repeat == 1 and 2 * p.fit >= p.rows.out):
+        if p.fit > 0 and p.taps > 9 and (p.channels < p.lanes or p.repeat > 1):
+            return PACKED
+        # pixels 2 KB apart fall into two sets of L1; with one phase of columns the copy has the same order of sums
+        if p.xw * size % 2048 == 0 and p.repeat == 1 and 2 * p.fit >= p.rows.out and p.cols.phases == 1:
             return PACKED
         return CHANNELS
-    if p.lanes > 1 and p.fit > 0 and 2 * p.channels >= p.lanes and (p.cols.out <= p.lanes or p.cols.stride > 1):
+    if p.lanes > 1 and p.fit > 0 and 2 * p.channels >= p.lanes and (
+            p.cols.out <= p.lanes or p.cols.stride > 1 or p.rows.phases > 1):
         return PLANES
     return ROWS
 
@@ -331,10 +350,10 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
 cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
     """Units and pieces by geometry only; groups and parts for the workers."""
     cdef Py_ssize_t rows = dw_ceil_div(p.rows.out, p.rows.phases), most = TERMS, want = 4 * workers, levels = 2, n
-    p.line = p.cols.out
+    p.line, p.strip = p.cols.out, p.lanes // p.period * p.period
     if p.family == ROWS:
-        p.line = dw_ceil_div(p.cols.out * p.period, p.lanes // p.period * p.period)
-        most = 16                  # strips of 16 rows, which fit L1
+        p.line = dw_ceil_div(p.cols.out * p.period, p.strip)
+        most = 16                  # strips of 16 rows: the copies fit the scratch (32 of 8 were 15 % slower)
     p.chunks = dw_ceil_div(p.line, most)
     p.bands = dw_ceil_div(rows, TERMS // dw_ceil_div(p.line, p.chunks) if p.chunks == 1 or p.family != ROWS else 16)
     p.units = p.images * p.rows.phases * p.bands * p.chunks
@@ -344,6 +363,7 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
     p.group = 1
     if p.family == ROWS:
         p.blocks = p.channels // p.period
+        p.group = dw_min(p.blocks, 16) if p.units == 1 else 1
     elif p.family != PLANES:
         p.group = dw_max(1, dw_min(p.blocks, GROUP_BYTES // (p.taps * p.lanes * size)))
     if workers > 1:

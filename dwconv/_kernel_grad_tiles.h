@@ -11,11 +11,11 @@
  *
  * Both are one tile.  A step loads one vector of gradients, which the window keeps for the P taps along, and Q vectors of x,
  * each multiplied into P sums: (Q + 1) / (P * Q) loads a multiply-add, 0.44 for 3x3, 0.24 for 5x5, 0.20 for 7x7.  A stride along
- * takes the taps by their remainder, each remainder a slide of its own over every stride-th position, or at stride 2 both at once.
+ * takes the taps by their remainder, each remainder a slide of its own over every stride-th position; a stride of 2 both at once.
  *
  * A sum of one tap is one chain of multiply-adds over the outputs in row-major order (row family: strips of LANES columns, each
- * downwards), whatever the tile: so blocks of taps and channels can be cut anywhere.  What lies outside the image or past the last
- * output is skipped, never multiplied by zero: a NaN reaches the taps that meet it and no others.
+ * downwards), whatever the tile: so blocks of taps and channels can be cut anywhere.  What lies outside the image or past the
+ * last output is skipped, never multiplied by zero: a NaN reaches the taps that meet it and no others.
  *
  * Refused here: argument checks, allocation, threads, and the cut into pieces whose sums are added pairwise (_kernel_grad.pxi).
  */
@@ -35,7 +35,8 @@ typedef struct {
     ptrdiff_t col_lo, col_hi; /* the same for columns (channel family) */
     ptrdiff_t rows, cols;     /* outputs */
     ptrdiff_t repeat, period; /* depth multiplier; row family: output channels of a flat row */
-    ptrdiff_t width, pad, dilation, pixel; /* row family: pixels of a row; before it; of the columns; elements from pixel to pixel */
+    ptrdiff_t width, pad;     /* row family: pixels of a row, of padding before it */
+    ptrdiff_t dilation, pixel; /* row family: of the columns, in pixels; elements from pixel to pixel of x */
 } dw_grad;
 
 /* One slide, or one on each of `lines` lines. */
@@ -48,7 +49,7 @@ typedef struct {
     ptrdiff_t acc_p, acc_q;                  /* in the sums: to the next tap along, across */
 } dw_slide;
 
-/* How a slide loads: vectors; vectors of which only some lanes count, by tap (row family); channels that repeat or are fewer than a
+/* How a slide loads: vectors; vectors of which some lanes count, by tap (row family); channels that repeat or are fewer than a
  * vector; lanes that lie anywhere. */
 enum { DW_WHOLE, DW_MASKED, DW_INDEXED, DW_SCATTERED };
 
@@ -224,35 +225,38 @@ DW_INLINE void DW(slide)(const dw_slide *s, const REAL *x, const REAL *g, REAL *
 
 #define DW_SLIDE_ARGUMENTS const dw_slide *s, const REAL *x, const REAL *g, REAL *acc, const DW(dw_slide_lanes) *b
 typedef void (*DW(dw_slide_tile))(DW_SLIDE_ARGUMENTS);
-#define DW_SLIDE_TABLE(NAME, SLIDES)                                                                                         \
-    SLIDES(DEFINE)                                                                                                           \
+#define DW_SLIDE_TILE(NAME, P, Q, S, MODE) \
+    static void DW(slide_##NAME##_##P##_##Q)(DW_SLIDE_ARGUMENTS) { DW(slide)(s, x, g, acc, b, P, Q, S, MODE); }
+#define DW_SLIDE_TABLE(NAME, SLIDES) \
+    SLIDES(DEFINE)                   \
     static const DW(dw_slide_tile) DW(slides_##NAME)[DW_MOST_ALONG + 1][DW_MOST_ACROSS + 1] = {SLIDES(ENTRY)};
 
-#define DEFINE(P, Q) static void DW(slide_whole_##P##_##Q)(DW_SLIDE_ARGUMENTS) { DW(slide)(s, x, g, acc, b, P, Q, 1, DW_WHOLE); }
+#define DEFINE(P, Q) DW_SLIDE_TILE(whole, P, Q, 1, DW_WHOLE)
 #define ENTRY(P, Q) [P][Q] = DW(slide_whole_##P##_##Q),
 DW_SLIDE_TABLE(whole, DW_SLIDES)
 #undef DEFINE
 #undef ENTRY
-#define DEFINE(P, Q) static void DW(slide_by_2_##P##_##Q)(DW_SLIDE_ARGUMENTS) { DW(slide)(s, x, g, acc, b, P, Q, 2, DW_WHOLE); }
+#define DEFINE(P, Q) DW_SLIDE_TILE(by_2, P, Q, 2, DW_WHOLE)
 #define ENTRY(P, Q) [P][Q] = DW(slide_by_2_##P##_##Q),
 DW_SLIDE_TABLE(by_2, DW_SLIDES_BY_2)
 #undef DEFINE
 #undef ENTRY
-#define DEFINE(P, Q) static void DW(slide_masked_##P##_##Q)(DW_SLIDE_ARGUMENTS) { DW(slide)(s, x, g, acc, b, P, Q, 1, DW_MASKED); }
+#define DEFINE(P, Q) DW_SLIDE_TILE(masked, P, Q, 1, DW_MASKED)
 #define ENTRY(P, Q) [P][Q] = DW(slide_masked_##P##_##Q),
 DW_SLIDE_TABLE(masked, DW_SLIDES)
 #undef DEFINE
 #undef ENTRY
-#define DEFINE(P, Q) static void DW(slide_indexed_##P##_##Q)(DW_SLIDE_ARGUMENTS) { DW(slide)(s, x, g, acc, b, P, Q, 1, DW_INDEXED); }
+#define DEFINE(P, Q) DW_SLIDE_TILE(indexed, P, Q, 1, DW_INDEXED)
 #define ENTRY(P, Q) [P][Q] = DW(slide_indexed_##P##_##Q),
 DW_SLIDE_TABLE(indexed, DW_SLIDES_RARE)
 #undef DEFINE
 #undef ENTRY
-#define DEFINE(P, Q) static void DW(slide_scattered_##P##_##Q)(DW_SLIDE_ARGUMENTS) { DW(slide)(s, x, g, acc, b, P, Q, 1, DW_SCATTERED); }
+#define DEFINE(P, Q) DW_SLIDE_TILE(scattered, P, Q, 1, DW_SCATTERED)
 #define ENTRY(P, Q) [P][Q] = DW(slide_scattered_##P##_##Q),
 DW_SLIDE_TABLE(scattered, DW_SLIDES_RARE)
 #undef DEFINE
 #undef ENTRY
+#undef DW_SLIDE_TILE
 #undef DW_SLIDE_TABLE
 
 /* How many taps across the next tile takes: three for seven along, else five if there are as many. */
@@ -321,8 +325,8 @@ static void DW(grad_channels)(const dw_grad *g, const REAL *x, const REAL *grad,
     }
 }
 
-/* Adds output rows 0..g->rows of output elements e0 <= e < e1 (e0 a multiple of the strip) to the sums acc (kh, kw, LANES), each lane
- * on its own.  x: tap row 0 of output row 0, its pixel 0; grad: output (0, 0). */
+/* Adds output rows 0..g->rows of output elements e0 <= e < e1 (e0 a multiple of the strip) to the sums acc (kh, kw, LANES),
+ * each lane on its own.  x: tap row 0 of output row 0, its pixel 0; grad: output (0, 0). */
 static void DW(grad_rows)(const dw_grad *g, const REAL *x, const REAL *grad, REAL *acc, ptrdiff_t e0, ptrdiff_t e1) {
     const ptrdiff_t strip = g->period == 1 ? LANES : LANES / g->period * g->period, unit = dw_steps(g->period, g->repeat);
     const int dense = g->sw == 1 && (g->pixel == unit || g->width == 1) && (g->gw == g->period || g->cols == 1);
@@ -368,7 +372,7 @@ static void DW(grad_rows)(const dw_grad *g, const REAL *x, const REAL *grad, REA
     }
 }
 
-/* The row family's end: adds the lanes of `taps` sums that belong to the same output channel; w (taps, period), rows pitch apart. */
+/* The row family's end: adds the lanes of `taps` sums that belong to the same output channel; w (taps, period), `pitch` apart. */
 static void DW(grad_add_lanes)(const REAL *acc, ptrdiff_t taps, ptrdiff_t period, REAL *w, ptrdiff_t pitch) {
     for (ptrdiff_t tap = 0; tap < taps; tap += LANES) {
         VEC v[LANES];
@@ -399,7 +403,7 @@ static void DW(pack_pixels)(const REAL *x, ptrdiff_t pixels, ptrdiff_t pixel, pt
     for (ptrdiff_t i = 0; i < pixels; i++) DW(store)(block + i * LANES, DW(load_indexed)(x + i * pixel, m, index));
 }
 
-/* Rows of `cols` pixels, `row` apart, as rows without gaps, `pitch` apart; what follows each is fetched ahead, for the next call. */
+/* Rows of `cols` pixels, `row` apart, as rows without gaps, `pitch` apart; what follows each is fetched for the next call. */
 static void DW(copy_rows)(const REAL *x, ptrdiff_t rows, ptrdiff_t row, ptrdiff_t cols, ptrdiff_t pixel, ptrdiff_t channels,
                           ptrdiff_t pitch, REAL *out) {
     const ptrdiff_t size = cols * channels;

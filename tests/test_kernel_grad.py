@@ -1,5 +1,5 @@
-"""The kernels' gradient of the kernel against a loop over taps in float64: exact on small integers, bounded on real numbers, the same
-bits for any number of workers and any strides of the arrays.
+"""The kernels' gradient of the kernel against a loop over taps in float64: exact on small integers, bounded on real numbers,
+the same bits for any number of workers and any strides of the arrays.
 
 The entry point is called as functional.py calls it.  Arguments are not checked down there, so every call here is a valid one.
 """
@@ -36,6 +36,7 @@ PATHS = {
     "even": ((1, 9, 12, 21), (4, 6, 1), 1, 1, ((0, 2), (3, 1))),
     "unequal strides": ((2, 17, 23, 19), (3, 5, 1), (1, 3), 1, 2),
     "stride beyond the kernel": ((1, 17, 23, 18), (2, 2, 1), (4, 3), 1, 0),
+    "dilated, aligned blocks": ((1, 20, 21, 512), (3, 3, 1), 1, 2, "same"),
     "dilated": ((1, 20, 21, 17), (3, 3, 1), 1, 2, "same"),
     "dilated and strided": ((1, 25, 22, 16), (3, 3, 1), (2, 3), (3, 2), 4),
     "common factor": ((2, 20, 18, 6), (3, 2, 2), (6, 4), (4, 6), 6),
@@ -75,8 +76,8 @@ def reference(x, grad, kernel_shape, rows, cols):
 def geometry(x_shape, kernel_shape, strides, dilation, padding):
     """The forward's axes and the gradient's shape (NHWC)."""
     pairs = [padding if isinstance(padding, str) else oracle.pads(0, 0, 0, 0, padding, a) for a in (0, 1)]
-    options = zip(("height", "width"), x_shape[1:3], kernel_shape, oracle.both(strides), oracle.both(dilation), pairs, strict=False)
-    rows, cols = (axis(*option) for option in options)
+    rows, cols = (axis(("height", "width")[a], x_shape[1 + a], kernel_shape[a], oracle.both(strides)[a], oracle.both(dilation)[a],
+                       pairs[a]) for a in (0, 1))
     return rows, cols, (x_shape[0], rows[1], cols[1], x_shape[3] * kernel_shape[2])
 
 
@@ -138,7 +139,7 @@ def test_any_geometry(kernels):
     """A random sweep: exact, both layouts, one of the dtypes, some number of workers."""
     rng = np.random.default_rng(7)
     done = 0
-    while done < 150:
+    while done < 100:
         n, h, w = (int(k) for k in rng.integers(1, (4, 30, 45)))
         c, m = int(rng.choice([1, 2, 3, 5, 8, 15, 16, 17, 31, 33, 70])), int(rng.choice([1, 1, 1, 2, 3, 5]))
         kh, kw = (int(k) for k in rng.integers(1, 12, 2))
@@ -161,9 +162,9 @@ def test_any_geometry(kernels):
 
 @pytest.mark.parametrize("c", [1, 16])
 def test_long_sums(kernels, c):
-    """float32 sums of a million positive terms: a running sum would be off by hundreds of eps, pairwise pieces by a few."""
+    """float32 sums of up to a million positive terms: a running sum would be off by hundreds of eps, pairwise pieces by a few."""
     rng = np.random.default_rng(5)
-    shape = (1, 1000, 1000, c) if c == 1 else (8, 350, 350, c)
+    shape = (1, 1000, 1000, c) if c == 1 else (2, 350, 350, c)
     x, grad = rng.random(shape, np.float32) + np.float32(0.5), rng.random(shape, np.float32) + np.float32(0.5)
     rows, cols, _ = geometry(shape, (1, 3, 1), 1, 1, "same")
     expected, _ = reference(x, grad, (1, 3, 1), rows, cols)
