@@ -400,6 +400,9 @@ cdef bint _kernel_grad(bint last, const real[:, :, :, :] x, const real[:, :, :, 
     p.xh, p.xw = elements(x.strides[h], x.shape[h], size), elements(x.strides[h + 1], x.shape[h + 1], size)
     p.gn, p.gc = elements(grad.strides[0], grad.shape[0], size), elements(grad.strides[c], grad.shape[c], size)
     p.gh, p.gw = elements(grad.strides[h], grad.shape[h], size), elements(grad.strides[h + 1], grad.shape[h + 1], size)
+    # the one column of an image has any stride; flat rows take it as one without gaps
+    p.xw = p.xw if x.shape[h + 1] > 1 else x.shape[3] if last else 1
+    p.gw = p.gw if grad.shape[h + 1] > 1 else grad.shape[3] if last else 1
     p.wh, p.ww = elements(w.strides[0], w.shape[0], size), elements(w.strides[1], w.shape[1], size)
     p.lanes, p.taps = lanes_of(size), w.shape[0] * w.shape[1]
     p.family = choose_family(&p, last, size)

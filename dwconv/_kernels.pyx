@@ -7,6 +7,7 @@
 
 The ladder: the entry point takes typed memoryviews and fills a Plan; run_channels, run_rows and run_planes cut the plan into
 tasks and each hold the only prange of their way; a task walks its bands and channel blocks or planes; a tile (C) computes.
+The gradients follow the same ladder in two included files, _input_grad.pxi and _kernel_grad.pxi.
 Below the entry point there are pointers, Py_ssize_t and `noexcept nogil` only.
 
 Refused here: argument checks (functional.py has made them; a debug build adds bounds checks on what the entries touch),
@@ -433,7 +434,8 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :] w, c
     p.yn, p.yc = elements(y.strides[0], y.shape[0], size), elements(y.strides[c], y.shape[c], size)
     p.yh, p.yw = elements(y.strides[h], y.shape[h], size), elements(y.strides[h + 1], y.shape[h + 1], size)
     p.wh, p.ww = w.strides[0] // size, w.strides[1] // size
-    p.geometry.stream = size * p.images * p.channels * (p.rows.size * p.cols.size // p.repeat + p.rows.out * p.cols.out) > STREAM_BYTES
+    p.geometry.stream = size * p.images * p.channels * (
+        p.rows.size * p.cols.size // p.repeat + p.rows.out * p.cols.out) > STREAM_BYTES
     p.geometry.clamp = len(clamp) == 2
     p.geometry.lo, p.geometry.hi = clamp if clamp else (0.0, 0.0)
     p.geometry.pad, p.geometry.period, p.geometry.repeat, p.geometry.cols = 0, 1, 1, p.cols.out

@@ -15,9 +15,10 @@
  * A block of planes can also be turned into channels (gather_planes) and run by channel tiles, which wins where rows are
  * short, strided or the kernel large.
  *
- * Refused here: argument checks, allocation, threads, loops over images and blocks (all in _kernels.pyx).  Built in C because the tile must be unrolled before the compiler assigns registers, which needs a pragma
- * straight in front of each loop; Cython writes its temporaries there, and gcc 12 then spilled the 3x3 tile 134
- * times a pass where this source is spilled twice.
+ * Refused here: argument checks, allocation, threads, loops over images and blocks (all in _kernels.pyx).  Built in C because the
+ * tile must be unrolled before the compiler assigns registers, which needs a pragma straight in front of each loop; Cython
+ * writes its temporaries there, and gcc 12 then spilled the 3x3 tile 134 times a pass where this source is spilled twice.
+ * Tiles of planes with literal kernels are in _plane_tiles.h.
  *
  * Loads per multiply-add decide the tile (a vector load that crosses a cache line, as most do from NumPy's 16-byte
  * aligned arrays, counts twice): see the tables at the end.
@@ -353,19 +354,24 @@ DW_INLINE void DW(row_strip)(
  * 3x3 kernel, which is bound by memory: it takes a pixel's channels in their order in memory.  Larger kernels are bound by
  * multiply-adds and keep one block's weights through a band of rows. */
 #if DW_REGISTERS == 32
-#define DW_CHANNEL_TILES(TILE) TILE(3, 1, 4, 1, 2) TILE(3, 2, 4, 1, 2) TILE(3, 1, 2, 7, 1) TILE(3, 2, 2, 7, 1) TILE(5, 1, 2, 7, 0) TILE(5, 2, 2, 7, 0) TILE(7, 1, 2, 7, 0)
+#define DW_CHANNEL_TILES(TILE)                                                                     \
+    TILE(3, 1, 4, 1, 2) TILE(3, 2, 4, 1, 2) TILE(3, 1, 2, 7, 1) TILE(3, 2, 2, 7, 1)                \
+    TILE(5, 1, 2, 7, 0) TILE(5, 2, 2, 7, 0) TILE(7, 1, 2, 7, 0)
 #define DW_REPEAT_TILES(TILE) TILE(3, 1, 2, 7) TILE(3, 2, 2, 7) TILE(5, 1, 2, 7)
 #define DW_PLANE_UNIT(TILE) TILE(3, 1, 3, 1) TILE(5, 1, 2, 1) TILE(7, 1, 2, 0)
-#define DW_FLAT_TILES(TILE) TILE(3, 3) TILE(5, 3) TILE(7, 3)
+#define DW_FLAT_TILES(TILE) TILE(3, 3) TILE(5, 3)
 enum { DW_ANY_ROWS = 4, DW_ANY_COLS = 4, DW_ROW_ROWS = 4, DW_ROW_VECTORS = 2, DW_PLANE_ROWS = 4, DW_PLANE_VECTORS = 3 };
 #else
-#define DW_CHANNEL_TILES(TILE) TILE(3, 1, 4, 1, 2) TILE(3, 2, 4, 1, 2) TILE(3, 1, 2, 4, 1) TILE(3, 2, 2, 4, 1) TILE(5, 1, 2, 4, 0) TILE(5, 2, 2, 4, 0) TILE(7, 1, 2, 4, 0)
+#define DW_CHANNEL_TILES(TILE)                                                                     \
+    TILE(3, 1, 4, 1, 2) TILE(3, 2, 4, 1, 2) TILE(3, 1, 2, 4, 1) TILE(3, 2, 2, 4, 1)                \
+    TILE(5, 1, 2, 4, 0) TILE(5, 2, 2, 4, 0) TILE(7, 1, 2, 4, 0)
 #define DW_REPEAT_TILES(TILE) TILE(3, 1, 2, 4) TILE(3, 2, 2, 4) TILE(5, 1, 2, 4)
 #define DW_PLANE_UNIT(TILE) TILE(3, 1, 2, 1) TILE(5, 1, 2, 1) TILE(7, 1, 1, 0)
-#define DW_FLAT_TILES(TILE) TILE(3, 2) TILE(5, 2) TILE(7, 2)
+#define DW_FLAT_TILES(TILE) TILE(3, 2) TILE(5, 2)
 enum { DW_ANY_ROWS = 2, DW_ANY_COLS = 4, DW_ROW_ROWS = 4, DW_ROW_VECTORS = 2, DW_PLANE_ROWS = 4, DW_PLANE_VECTORS = 2 };
 #endif
-/*   planes: kernel, stride, vectors, whether short rows slide (7x7 kernels: planes as channels are as fast).  Weights of a 3x3 kernel stay in registers; of others each load should serve two multiply-adds.
+/*   planes: kernel, stride, vectors, whether short rows slide (7x7 kernels: planes as channels are as fast).  Weights of a 3x3
+ *   kernel stay in registers; of others each load should serve two multiply-adds.
  *   flat rows: kernel, vectors. */
 #if DW_BYTES == 64 && defined(DW_SHUFFLEVECTOR)
 #define DW_SHIFTS 1
