@@ -299,7 +299,7 @@ cdef inline bint row_tiles_win(const Plan* p, Py_ssize_t lanes) noexcept nogil:
     if k != p.cols.taps or s != p.cols.stride:
         return False
     if s == 1:
-        return k == 3 and 2 * p.cols.out >= lanes - 2 or k == 5 and p.cols.out > lanes or k == 7 and p.cols.size >= LONG_ROW
+        return k == 3 and 2 * p.cols.out >= lanes or k == 5 and p.cols.out > lanes or k == 7 and p.cols.size >= LONG_ROW
     return s == 2 and DW_VECTOR_BYTES == 64 and (k == 3 and 2 * p.cols.out >= lanes or k == 5 and p.cols.out > lanes)
 
 

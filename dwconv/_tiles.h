@@ -498,6 +498,11 @@ static void DW(row_block)(DW_ROW_ARGUMENTS) {
 static void DW(gather_planes)(const REAL *const *planes, ptrdiff_t at, ptrdiff_t pixels, REAL *block) {
     for (ptrdiff_t i = 0; i < pixels; i += LANES) {
         const ptrdiff_t n = dw_min(pixels - i, LANES);
+        if (4 * n <= LANES) { /* a 7x7 plane ends with one number: not worth a transposition */
+            for (ptrdiff_t p = i; p < pixels; p++)
+                for (int l = 0; l < LANES; l++) block[p * LANES + l] = planes[l][at + p];
+            return;
+        }
         VEC v[LANES];
         if (n == LANES) DW_UNROLL for (int l = 0; l < LANES; l++) v[l] = DW(load)(planes[l] + at + i);
         else DW_UNROLL for (int l = 0; l < LANES; l++) v[l] = DW(load_lanes)(planes[l] + at + i, DW(lanes)(0, n));
@@ -511,6 +516,11 @@ static void DW(gather_planes)(const REAL *const *planes, ptrdiff_t at, ptrdiff_t
 static void DW(scatter_planes)(const REAL *block, ptrdiff_t pixels, REAL *y, ptrdiff_t pitch, ptrdiff_t skip) {
     for (ptrdiff_t i = 0; i < pixels; i += LANES) {
         const ptrdiff_t n = dw_min(pixels - i, LANES);
+        if (4 * n <= LANES) {
+            for (ptrdiff_t p = i; p < pixels; p++)
+                for (ptrdiff_t l = skip; l < LANES; l++) y[l * pitch + p] = block[p * LANES + l];
+            return;
+        }
         VEC v[LANES];
         DW_UNROLL for (int l = 0; l < LANES; l++) v[l] = l < n ? DW(load)(block + (i + l) * LANES) : DW(splat)(0);
         DW(transpose)(v);

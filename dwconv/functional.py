@@ -104,8 +104,13 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
         bias = as_array("bias", bias)
         arrays = (x, kernel, bias)
     dtype, computed = common_dtypes(arrays)
-    plan = _plan.forward(x.shape, kernel.shape, hashable("strides", strides), hashable("padding", padding),
-                         hashable("dilation_rate", dilation_rate), data_format)
+    if type(strides) is not int:  # three calls less are a tenth of a small call's time
+        strides = hashable("strides", strides)
+    if type(padding) is not str:
+        padding = hashable("padding", padding)
+    if type(dilation_rate) is not int:
+        dilation_rate = hashable("dilation_rate", dilation_rate)
+    plan = _plan.forward(x.shape, kernel.shape, strides, padding, dilation_rate, data_format)
     channels = plan.kernel_shape[2]
     if bias is not None and bias.shape != (channels,):
         raise ValueError(f"bias must have shape ({channels},), one number per output channel, got {bias.shape}")
