@@ -3,7 +3,7 @@
 Everything else is in pyproject.toml.  Switches, all environment variables:
   DWCONV_OPENMP=auto|1|0   threads: if the compiler can (default), or else an error, or never
   DWCONV_NATIVE=1          -march=native for the baseline module; never the default, the result runs on this CPU only
-  DWCONV_DEBUG=1           bounds checks on, -g
+  DWCONV_DEBUG=1           bounds checks on, -g1 (functions and lines; with -g such unrolled code takes twice as long)
 Vector flags belong to their kernels module only, and there is no -ffast-math: it breaks NaN, and linked into a shared
 library it switches subnormals off for the whole process.
 """
@@ -36,7 +36,7 @@ KERNELS = {  # module: its flags, in the spelling of gcc and clang
 SPEED = ["-O2", "-g0", "-fno-tree-vectorize", "-fno-tree-slp-vectorize", "-ffp-contract=fast",
          "-fno-math-errno", "-fno-trapping-math"]
 # With less optimisation gcc makes no multiply-adds, and the bits would depend on the tile; see _tiles.h.
-CHECKED = [*(flag for flag in SPEED if flag != "-g0"), "-g", "-UNDEBUG"]
+CHECKED = [*(flag for flag in SPEED if flag != "-g0"), "-g1", "-UNDEBUG"]
 DIRECTIVES = {"boundscheck": DEBUG, "wraparound": False, "initializedcheck": DEBUG, "cdivision": True,
               "freethreading_compatible": True}
 OPENMP_FLAGS = {  # compiler type: (compile, link), tried in turn
