@@ -6,6 +6,7 @@ from numpy.typing import ArrayLike, NDArray
 _Pair: TypeAlias = int | Sequence[int]
 _Padding: TypeAlias = Literal["valid", "same"] | int | Sequence[int] | Sequence[Sequence[int]]
 _Format: TypeAlias = Literal["channels_last", "channels_first"]
+_Activation: TypeAlias = str | dict[str, Any] | Callable[..., ArrayLike] | None
 
 def depthwise_conv2d(
     x: ArrayLike,
@@ -16,7 +17,7 @@ def depthwise_conv2d(
     padding: _Padding = "valid",
     dilation_rate: _Pair = 1,
     data_format: _Format = "channels_last",
-    activation: str | dict[str, Any] | Callable[..., ArrayLike] | None = None,
+    activation: _Activation = None,
     out: NDArray[Any] | None = None,
     workers: int | None = None,
 ) -> NDArray[Any]: ...

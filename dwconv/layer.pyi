@@ -1,10 +1,11 @@
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
 
 from numpy.typing import ArrayLike, NDArray
 
+from .functional import _Format, _Pair
+
 _Array: TypeAlias = NDArray[Any]
-_Pair: TypeAlias = int | Sequence[int]
 _Shape: TypeAlias = Sequence[int | None]
 _Object: TypeAlias = str | dict[str, Any] | Callable[..., Any] | None  # a name, a config, an instance, a class, a function
 
@@ -47,7 +48,7 @@ class DepthwiseConv2D:
         strides: _Pair = (1, 1),
         padding: str = "valid",
         depth_multiplier: int = 1,
-        data_format: Literal["channels_last", "channels_first"] | None = None,
+        data_format: _Format | None = None,
         dilation_rate: _Pair = (1, 1),
         activation: _Object = None,
         use_bias: bool = True,
