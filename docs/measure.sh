@@ -20,11 +20,17 @@ bench() {  # file, options: the command as the page shows it, then what it print
     local file=$1
     shift
     echo "$file" >&2
-    { echo "\$ python -m dwconv bench $*"; "$python" -m dwconv bench "$@" --json "$folder/$file.json" --force; } > "$folder/$file.txt" 2>&1
+    rm -f "$folder/$file.json"
+    {
+        echo "\$ python -m dwconv bench $*"
+        # status 1: a library's result differs, and the text says so
+        "$python" -m dwconv bench "$@" --json "$folder/$file.json" --force || [ -s "$folder/$file.json" ]
+    } > "$folder/$file.txt" 2>&1
 }
 
 {
-    echo "Commit $(git rev-parse --short=12 HEAD), $(date -u +%Y-%m-%d), $(nproc) CPUs:$(grep -m 1 'model name' /proc/cpuinfo | cut -d: -f2)"
+    echo "Commit $(git rev-parse --short=12 HEAD), $(date -u +%Y-%m-%d)"
+    echo "$(nproc) CPUs:$(grep -m 1 'model name' /proc/cpuinfo | cut -d: -f2)"
     echo
     echo "\$ python -m pip list"
     "$python" -m pip list 2> /dev/null | grep -Ei "^(numpy|torch|onnxruntime|openvino|tensorflow|scipy|opencv-python\S*) "
