@@ -237,6 +237,7 @@ def test_threads(monkeypatch):
     assert seen == {1}
 
 
+@pytest.mark.timeout(120)
 def test_other_processes():
     """A graph is data: it is pickled and computed in processes that know nothing of this one."""
     y = depthwise_conv2d(LAZY, KERNEL, BIAS, **{**OPTIONS, "activation": "softmax"})
@@ -245,6 +246,7 @@ def test_other_processes():
         check(y, (X, KERNEL, BIAS), {**OPTIONS, "activation": "softmax"}, scheduler="processes")
 
 
+@pytest.mark.timeout(120)
 def test_distributed():
     """A LocalCluster of two processes; the array is made where it is needed."""
     distributed = pytest.importorskip("dask.distributed")
