@@ -68,7 +68,7 @@ class DepthwiseFilter(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     Which filter serves a classifier best is a search over kernels::
 
-        pipeline = make_pipeline(DepthwiseFilter(blur, image_shape=(8, 8)), LogisticRegression())
+        pipeline = make_pipeline(DepthwiseFilter(blur, image_shape=(8, 8)), KNeighborsClassifier())
         GridSearchCV(pipeline, {"depthwisefilter__kernel": [blur, sharpen, sobel]}).fit(X, y)
     """
 

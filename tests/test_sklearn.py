@@ -13,8 +13,8 @@ pytest.importorskip("sklearn", minversion="1.6", reason="needs the extra `sklear
 import scipy.sparse
 from sklearn.base import clone
 from sklearn.datasets import load_digits
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -95,7 +95,7 @@ def test_search_over_kernels():
     digits = load_digits()
     x, y = (digits.data[:360] / 16).astype(np.float32), digits.target[:360]
     blank, plain = np.zeros((3, 3)), np.pad([[1.0]], 1)
-    pipeline = make_pipeline(DepthwiseFilter(blank, image_shape=(8, 8), strides=2), LogisticRegression())
+    pipeline = make_pipeline(DepthwiseFilter(blank, image_shape=(8, 8), strides=2), KNeighborsClassifier())
     search = GridSearchCV(pipeline, {"depthwisefilter__kernel": [blank, plain], "depthwisefilter__strides": [1, 2]}, cv=2)
     search.fit(x, y)
     assert (search.best_params_["depthwisefilter__kernel"] == plain).all()
