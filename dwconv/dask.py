@@ -97,7 +97,11 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
     if activation is not None:
         activation = activations.get(activation)  # here, since other processes may lack a name that was registered in this one
         functional._activation(activation)  # refuses what it cannot take
+    return _lazy(x, given["kernel"], given.get("bias"), plan, dtype, data_format, activation)
 
+
+def _lazy(x, kernel, bias, plan, dtype, data_format, activation):
+    """The array of all blocks: one task for each, besides those that cut its pieces out of x."""
     layout = ("NCHW" if data_format == "channels_first" else "NHWC")[4 - x.ndim:]
     channels = x.shape[layout.index("C")]
     multiplier = plan.kernel_shape[2] // channels
@@ -114,8 +118,8 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
              for name, axis in zip(layout, axes, strict=True)]
 
     per_channel = tuple(block[0] for block in axes[layout.index("C")])
-    kernel = _chunked(given["kernel"], *((n,) for n in given["kernel"].shape[:2]), per_channel, (multiplier,))
-    bias = None if bias is None else _chunked(given["bias"], tuple(n * multiplier for n in per_channel))
+    kernel = _chunked(kernel, *((n,) for n in kernel.shape[:2]), per_channel, (multiplier,))
+    bias = None if bias is None else _chunked(bias, tuple(n * multiplier for n in per_channel))
     function = functools.partial(_convolve, strides=(plan.rows[3], plan.cols[3]), dilation_rate=(plan.rows[4], plan.cols[4]),
                                  data_format=data_format, activation=activation)
     arrays = [x, kernel] if bias is None else [x, kernel, bias]

@@ -112,8 +112,8 @@ class DepthwiseFilter(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
         Returns
         -------
-        ndarray, shape (n_samples, prod(output_shape_))
-            Filtered images as rows.
+        ndarray, shape (n_samples, n_outputs)
+            Filtered images as rows; `output_shape_` folds them.
         """
         check_is_fitted(self)
         images = self._filtered(self._validated(X, reset=False))
