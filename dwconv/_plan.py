@@ -22,12 +22,16 @@ class Plan(typing.NamedTuple):
     work: int          # multiply-adds
 
 
+def _is_first(data_format):
+    if data_format not in FORMATS:
+        raise ValueError(f'data_format must be "channels_last" or "channels_first", got {short(data_format)}')
+    return data_format == "channels_first"
+
+
 @functools.lru_cache(maxsize=512)  # options have passed `hashable`, which knows 1 from True
 def forward(x_shape, kernel_shape, strides, padding, dilation_rate, data_format, name="x"):
     """The plan of a convolution of x, which messages call `name`."""
-    if data_format not in FORMATS:
-        raise ValueError(f'data_format must be "channels_last" or "channels_first", got {short(data_format)}')
-    first = data_format == "channels_first"
+    first = _is_first(data_format)
     if len(x_shape) not in (3, 4):
         axes = "(N, C, H, W) or (C, H, W)" if first else "(N, H, W, C) or (H, W, C)"
         raise ValueError(f"{name} must have 4 dimensions, or 3 for one image: {axes}; got shape {x_shape}")
@@ -57,7 +61,7 @@ def gradient(name, x_shape, kernel_shape, grad_shape, *options):
 
     Options are those of `forward`.  A kernel shape (kh, kw, None, None) has as many filters as the gradient has channels.
     """
-    first = options[-1] == "channels_first"
+    first = _is_first(options[-1])
     for label, shape in ((name, x_shape), ("grad", grad_shape)):
         if len(shape) != 4:
             axes = "(N, C, H, W)" if first else "(N, H, W, C)"
