@@ -4,6 +4,8 @@ Inputs are copied only where a kernel cannot read them as they lie (another dtyp
 misaligned), never changed, and refused where a conversion would lose something.
 """
 
+import operator
+
 import numpy as np
 
 from ._messages import short
@@ -57,6 +59,14 @@ def common_dtypes(arrays, names=("x", "kernel", "bias")):
             return dtype, np.dtype(np.float32)
     types = ", ".join(f"{a.dtype.name} ({name})" for a, name in zip(arrays, names, strict=False))
     raise TypeError(f"the arrays' common dtype must be float32, float64, float16 or bfloat16, got {types}")
+
+
+def axis_numbers(value):
+    """Axes from an integer or a list of them, as a tuple; TypeError for other types, ValueError for what no array has."""
+    axes = tuple([operator.index(axis) for axis in (value if isinstance(value, (list, tuple)) else [value])])
+    if not all(-64 <= axis < 64 for axis in axes):
+        raise ValueError(f"`axis` must be from -64 to 63, since arrays have at most 64 axes. Received: {short(value)}")
+    return axes
 
 
 def is_readable(a, dtype):

@@ -182,12 +182,18 @@ def inputs(value, wanted, autocast, name="inputs"):
     return x
 
 
+def _real(label, array):
+    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+        raise TypeError(f"{label} must be real numbers. Received: dtype {array.dtype!s:.80}")
+    return array
+
+
 def convolved(value, wanted):
     """What an overridden `convolution_op` returned, as an array of a dtype (None: its own); ValueError unless it has 4 axes."""
     array = as_array("the result of convolution_op", value)
     if array.ndim != 4:
         raise ValueError(f"`convolution_op` must return an array with 4 axes. Received: {short(value)}")
-    return np.asarray(array, wanted)
+    return np.asarray(_real("The result of `convolution_op`", array), wanted)
 
 
 def activated(function, outputs):
@@ -195,7 +201,7 @@ def activated(function, outputs):
     result = np.asarray(function(outputs))
     if result.shape != outputs.shape:
         raise ValueError(f"activation returned shape {result.shape} for an array of shape {outputs.shape}")
-    return result.astype(outputs.dtype, casting="same_kind", copy=False)
+    return _real("What the activation returned", result).astype(outputs.dtype, copy=False)
 
 
 def weight(label, value, wanted_shape, wanted_dtype):
@@ -203,9 +209,7 @@ def weight(label, value, wanted_shape, wanted_dtype):
     array = as_array(label, value)
     if array.shape != tuple(wanted_shape):
         raise ValueError(f"{label} has shape {tuple(wanted_shape)}, which is not that of the value given: {array.shape}")
-    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
-        raise TypeError(f"{label} must be real numbers. Received: dtype {array.dtype!s:.80}")
-    return np.array(array, dtype=wanted_dtype, order="C")
+    return np.array(_real(label, array), dtype=wanted_dtype, order="C")
 
 
 def scalar(label, value):

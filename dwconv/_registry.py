@@ -57,8 +57,7 @@ class Registry:
 
     def __init__(self, kind, family):
         self.kind, self.family = kind, family
-        self.names = {}  # every name -> (class or function, preset arguments)
-        self._families = {}  # class or function -> x, where Keras 3 has it in keras.x
+        self.names, self._families = {}, {}  # name -> (class or function, preset arguments); class or function -> x of keras.x
 
     def register(self, *names, family=None, **presets):
         """Decorator: enter an object under its own name, under `names`, and under ``name={argument: value}``."""

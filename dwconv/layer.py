@@ -139,7 +139,7 @@ class DepthwiseConv2D(Layer):
             raise ValueError(f"The number of channels, axis {self._channel_axis}, must be known and positive. Received: {shape}")
         with _layer_base.lock:
             if self.built:
-                raise ValueError(f"Layer {self.name!r} is already built, for inputs of shape {self._build_shape}")
+                raise ValueError(f"Layer {self.name!r:.80} is already built, for inputs of shape {self._build_shape}")
             kernel = self._new_weight("kernel", self.depthwise_initializer, (*self.kernel_size, channels, self.depth_multiplier))
             bias = self._new_weight("bias", self.bias_initializer, (channels * self.depth_multiplier,)) if self.use_bias else None
             self._weights, self._build_shape = (kernel, bias), shape
