@@ -34,7 +34,7 @@ def as_array(name, value):
         return np.asarray(value)
     except ValueError as error:
         if isinstance(value, (list, tuple)):
-            raise ValueError(f"{name} is a list that makes no array: {error}") from error
+            raise ValueError(f"{name} is a list that makes no array: {str(error)[:200]}") from error
         raise
 
 

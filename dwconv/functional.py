@@ -109,7 +109,8 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
     if type(dilation_rate) is not int:
         dilation_rate = hashable("dilation_rate", dilation_rate)
     clamp, function = ((), None) if activation is None else _activation(activation)
-    workers = None if workers is None else _runtime.check_workers(workers)
+    if workers is not None:
+        workers = _runtime.check_workers(workers)
     plan = _plan.forward(x.shape, kernel.shape, strides, padding, dilation_rate, data_format)
     channels = plan.kernel_shape[2]
     if bias is not None and bias.shape != (channels,):
@@ -229,8 +230,7 @@ def depthwise_conv2d_kernel_grad(x, grad, kernel_size, *, strides=1, padding="va
     Returns
     -------
     ndarray, shape (kh, kw, C, M)
-        M is the number of channels of `grad` divided by that of x; the dtype is np.result_type(x, grad), by the rules
-        of `depthwise_conv2d`.
+        M is the channels of `grad` by those of x; the dtype is np.result_type(x, grad), by the rules of `depthwise_conv2d`.
 
     Raises
     ------

@@ -154,10 +154,10 @@ def test_activations_of_other_dtypes(cls):
 
 @pytest.mark.parametrize(("result", "error", "pattern"), [
     (None, ValueError, "`convolution_op` must return an array with 4 axes. Received: None"),
-    (np.ones(3), ValueError, "`convolution_op` must return an array with 4 axes"),
+    (np.ones((3, 1)), ValueError, "`convolution_op` must return an array with 4 axes"),
     (np.ones((2, 3, 4, 3), complex), TypeError, "The result of `convolution_op` must be real numbers"),
     (np.ma.ones((2, 3, 4, 3)), TypeError, "must not be a MaskedArray"),
-], ids=["None", "one axis", "complex", "masked"])
+], ids=["None", "two axes", "complex", "masked"])
 @pytest.mark.parametrize("autocast", [True, False])
 def test_bad_results_of_convolution_op(result, error, pattern, autocast):
     """A forgotten return would else be an array of NaN."""
