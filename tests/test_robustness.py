@@ -32,7 +32,7 @@ import dwconv
 CANARY = -77.0
 FORWARD, INPUT_GRAD, KERNEL_GRAD = (
     dwconv.depthwise_conv2d, dwconv.depthwise_conv2d_input_grad, dwconv.depthwise_conv2d_kernel_grad)
-ARGUMENTS = {  # of a function, by position; its arrays and a bias of the forward first
+ARGUMENTS = {  # of a function, by position
     FORWARD: ("x", "kernel", "bias"), INPUT_GRAD: ("grad", "kernel", "input_shape"), KERNEL_GRAD: ("x", "grad", "kernel_size")}
 GRADIENTS = (INPUT_GRAD, KERNEL_GRAD)
 GOOD = {
@@ -206,12 +206,6 @@ class DaskByName:
     __module__ = "dask.array.core"
 
 
-class Lists(Array):
-    """What only tells its answer; NumPy makes an array of objects of it."""
-
-    __array__ = None
-
-
 def ragged(a):
     return [[1.0], [2.0, 3.0]]
 
@@ -370,7 +364,7 @@ def test_beyond_memory(function, arguments, options, pattern):
 # ---- code of the caller's that runs in the middle ----
 
 class Changes:
-    """An integer and an activation that makes an array smaller when it is asked for."""
+    """An integer that makes an array smaller when it is asked for."""
 
     def __init__(self, array, number):
         self.array, self.number = array, number
