@@ -6,7 +6,7 @@ first use, so that `import dwconv` costs little more than NumPy's own import.
 
 import importlib
 
-from . import _runtime
+from . import _messages, _runtime
 from ._runtime import get_workers, set_workers
 from .functional import depthwise_conv2d, depthwise_conv2d_input_grad, depthwise_conv2d_kernel_grad
 
@@ -52,7 +52,7 @@ def show_config(mode="stdout"):
         For another mode.
     """
     if mode not in ("stdout", "dicts"):
-        raise ValueError(f'mode must be "stdout" or "dicts", got {mode!r:.80}')
+        raise ValueError(f'mode must be "stdout" or "dicts", got {_messages.short(mode)}')
     config = {"dwconv": {"version": __version__}, **_runtime.describe()}
     if mode == "dicts":
         return config

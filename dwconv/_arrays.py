@@ -4,7 +4,11 @@ Inputs are copied only where a kernel cannot read them as they lie (another dtyp
 misaligned), never changed, and refused where a conversion would lose something.
 """
 
+import operator
+
 import numpy as np
+
+from ._messages import short
 
 _COMPUTED = {np.dtype(np.float32), np.dtype(np.float64)}
 
@@ -15,9 +19,10 @@ def as_array(name, value):
         return value
     if isinstance(value, (np.ma.MaskedArray, np.matrix)):
         lost = "mask" if hasattr(value, "mask") else "rule of two axes"
-        raise TypeError(f"{name} must not be a {type(value).__name__}: its {lost} would be lost")
-    if hasattr(value, "__dask_graph__"):
-        raise TypeError(f"{name} is a dask array: map dwconv over its blocks, or call .compute() on it first")
+        raise TypeError(f"{name} must not be a {type(value).__name__:.80}: its {lost} would be lost")
+    graph = getattr(value, "__dask_graph__", None)  # xarray's objects have one too, which is None unless they hold dask arrays
+    if type(value).__module__.partition(".")[0] == "dask" or (callable(graph) and graph() is not None):
+        raise TypeError(f"{name} is a dask array: use dwconv.dask.depthwise_conv2d, or call .compute() on it first")
     if hasattr(value, "toarray") and hasattr(value, "nnz"):
         raise TypeError(f"{name} is a sparse matrix: convert it with .toarray() first")
     if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
@@ -25,10 +30,20 @@ def as_array(name, value):
             return np.from_dlpack(value)
         except (BufferError, RuntimeError) as error:  # on another device, mostly
             raise TypeError(f"{name} gives NumPy no access to its memory: {error}") from error
-    return np.asarray(value)
+    if hasattr(type(value), "__array__") and not isinstance(value, np.ndarray):
+        array = value.__array__()  # called here, since np.asarray calls a wrong answer a ValueError and would take off a mask
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"{name}: {type(value).__name__:.80}.__array__() returned no array but {short(array)}")
+        return as_array(name, array)
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        if isinstance(value, (list, tuple)):
+            raise ValueError(f"{name} is a list that makes no array: {str(error)[:200]}") from error
+        raise
 
 
-def common_dtypes(arrays):
+def common_dtypes(arrays, names=("x", "kernel", "bias")):
     """The result's dtype and the computing one; TypeError if it is not one of the four floating-point types."""
     dtype = arrays[0].dtype
     for a in arrays:
@@ -47,8 +62,16 @@ def common_dtypes(arrays):
             return dtype, dtype
         if dtype.name in ("float16", "bfloat16"):  # the latter is not NumPy's own
             return dtype, np.dtype(np.float32)
-    names = ", ".join(a.dtype.name for a in arrays)
-    raise TypeError(f"the arrays' common dtype must be float32, float64, float16 or bfloat16, got {names}")
+    types = ", ".join(f"{a.dtype.name} ({name})" for a, name in zip(arrays, names, strict=False))
+    raise TypeError(f"the arrays' common dtype must be float32, float64, float16 or bfloat16, got {types}")
+
+
+def axis_numbers(value):
+    """Axes from an integer or a list of them, as a tuple; TypeError for other types, ValueError for what no array has."""
+    axes = tuple([operator.index(axis) for axis in (value if isinstance(value, (list, tuple)) else [value])])
+    if not all(-64 <= axis < 64 for axis in axes):
+        raise ValueError(f"`axis` must be from -64 to 63, since arrays have at most 64 axes. Received: {short(value)}")
+    return axes
 
 
 def is_readable(a, dtype):
@@ -90,11 +113,11 @@ def self_overlap(a):
 
 def check_out(out, shape, dtype):
     if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
-        raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
+        raise TypeError(f"out must be a NumPy array, not {type(out).__name__:.80}")
     if out.shape != shape:
         raise ValueError(f"out has shape {out.shape}, but the result has shape {shape}")
     if out.dtype != dtype:
-        raise TypeError(f"out has dtype {out.dtype}, but the result has dtype {dtype}")
+        raise TypeError(f"out has dtype {out.dtype!s:.80}, but the result has dtype {dtype}")
     if not out.flags.writeable:
         raise ValueError("out is read-only")
     if not out.flags.c_contiguous and any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True)):

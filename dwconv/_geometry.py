@@ -4,7 +4,11 @@ An axis of a convolution is (size, out, taps, stride, dilation, pad): `size` inp
 input o*stride + t*dilation - pad for each tap t that lies in the input.
 """
 
+import math
 import operator
+import sys
+
+from ._messages import short
 
 FORMATS = ("channels_last", "channels_first")
 LIMIT = 2**31  # of padding and of the dilated kernel; sizes of arrays are bounded by memory
@@ -14,18 +18,24 @@ def integer(name, value, minimum):
     """An int of at least `minimum`; anything with __index__ but bool."""
     if type(value) is not int:
         if isinstance(value, bool) or not hasattr(type(value), "__index__"):
-            raise TypeError(f"{name} must be an integer or a pair of integers, not {value!r:.80}")
+            raise TypeError(f"{name} must be an integer or a pair of integers, not {short(value)}")
         value = operator.index(value)
     if not minimum <= value < 2**63:
-        raise ValueError(f"{name} must be at least {minimum} and fit 64 bits, got {value!r:.80}")
+        raise ValueError(f"{name} must be at least {minimum} and fit 64 bits, got {short(value)}")
     return value
+
+
+def countable(what, shape):
+    """ValueError if an array of that shape has more bytes than Py_ssize_t counts, with 8 for each element."""
+    if math.prod(n for n in shape if n) > sys.maxsize // 8:  # as NumPy counts: axes without elements do not make it small
+        raise ValueError(f"{what} of shape {short(shape)} would be larger than any memory")
 
 
 def pair(name, value, minimum=1):
     """(rows, columns) from an integer or a pair of integers."""
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
-            raise ValueError(f"{name} must be an integer or a pair of integers, got {len(value)} of them: {value!r:.80}")
+            raise ValueError(f"{name} must be an integer or a pair of integers, got {len(value)} of them: {short(value)}")
         return integer(name, value[0], minimum), integer(name, value[1], minimum)
     return (integer(name, value, minimum),) * 2
 
@@ -35,7 +45,7 @@ def padding_pairs(padding):
     if isinstance(padding, str):
         lower = padding.lower()
         if lower not in ("valid", "same"):
-            raise ValueError(f'padding must be "valid", "same", an integer or integers, got {padding!r:.80}')
+            raise ValueError(f'padding must be "valid", "same", an integer or integers, got {short(padding)}')
         return lower
     if isinstance(padding, (tuple, list)) and len(padding) == 2 and all(isinstance(p, (tuple, list)) for p in padding):
         return pair("padding", padding[0], 0), pair("padding", padding[1], 0)
@@ -60,7 +70,8 @@ def axis(name, size, taps, stride, dilation, padding):
     else:
         before, after = (0, 0) if padding == "valid" else padding
     if max(span, before, after) >= LIMIT:
-        raise ValueError(f"{name}: a dilated kernel of {span} elements with padding {before, after} is beyond the limit of 2**31")
+        raise ValueError(f"{name}: a kernel of {span} elements (kernel_size {taps}, dilation_rate {dilation}) with padding "
+                         f"{before, after} is beyond the limit of 2**31")
     room = size + before + after - span
     if room < 0 and padding != "same":
         raise ValueError(

@@ -10,6 +10,8 @@ import os
 import stat
 import warnings
 
+from ._messages import short
+
 DEFAULT = "channels_last"
 _FORMATS = ("channels_last", "channels_first")
 _MOST_BYTES = 2**20  # Keras itself writes about 120
@@ -34,7 +36,7 @@ def _read(name):
         raise ValueError("it does not hold a JSON object")
     value = config.get("image_data_format", DEFAULT)
     if value not in _FORMATS:
-        raise ValueError(f"image_data_format must be one of {', '.join(_FORMATS)}, not {value!r:.80}")
+        raise ValueError(f"image_data_format must be one of {', '.join(_FORMATS)}, not {short(value)}")
     return value
 
 

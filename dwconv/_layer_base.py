@@ -92,7 +92,7 @@ class Layer:
                 self._ready = True
         channels = self._built_weights()[0].shape[2]
         if inputs.ndim != 4 or inputs.shape[self._channel_axis] != channels:
-            raise ValueError(f"Layer {self.name!r} takes inputs with 4 axes and {channels} channels on axis "
+            raise ValueError(f"Layer {self.name!r:.80} takes inputs with 4 axes and {channels} channels on axis "
                              f"{self._channel_axis}. Received: inputs of shape {inputs.shape}")
         return inputs
 
@@ -120,7 +120,7 @@ class Layer:
         self._built_weights()
         given, own = (trainable_variables, non_trainable_variables), (self.trainable_weights, self.non_trainable_weights)
         if [*map(len, given)] != [*map(len, own)]:
-            raise ValueError(f"Layer {self.name!r} has {len(own[0])} trainable and {len(own[1])} other weights. "
+            raise ValueError(f"Layer {self.name!r:.80} has {len(own[0])} trainable and {len(own[1])} other weights. "
                              f"Received: {len(given[0])} and {len(given[1])}")
         twin = copy.copy(self)
         twin.set_weights([*trainable_variables, *non_trainable_variables])
@@ -134,7 +134,7 @@ class Layer:
     def build_from_config(self, config):
         """`build` from what `get_build_config` returned; ValueError for anything else."""
         if not isinstance(config, dict) or "input_shape" not in config:
-            raise ValueError(f"A build config is a dict with an input_shape. Received: {config!r:.80}")
+            raise ValueError(f"A build config is a dict with an input_shape. Received: {checks.short(config)}")
         self.build(config["input_shape"])
 
     def __copy__(self):
@@ -151,15 +151,16 @@ class Layer:
 
     def _built_weights(self):
         if self._weights is None:
-            raise checks.NotBuiltError(f"Layer {self.name!r} has no weights yet: call it, or its build(input_shape), first")
+            raise checks.NotBuiltError(f"Layer {self.name!r:.80} has no weights yet: call it, or its build(input_shape), first")
         return self._weights
 
     def _new_weight(self, label, initializer, shape):
         dtype = checks.dtype(self.variable_dtype)
+        checks.countable(f"The {label} of layer {self.name!r:.80}", shape)
         return self._checked(label, initializer(shape, dtype=dtype), shape, dtype)
 
     def _checked(self, label, value, shape, dtype):
-        return checks.weight(f"The {label} of layer {self.name!r}", value, shape, dtype)
+        return checks.weight(f"The {label} of layer {self.name!r:.80}", value, shape, dtype)
 
     def _replace(self, **values):
         """Checks all the new weights, then takes them at once."""
@@ -182,7 +183,7 @@ class Layer:
     @bias.setter
     def bias(self, value):
         if self.bias is None:
-            raise ValueError(f"Layer {self.name!r} has use_bias=False, and no bias to set")
+            raise ValueError(f"Layer {self.name!r:.80} has use_bias=False, and no bias to set")
         self._replace(bias=value)
 
     @property
@@ -212,8 +213,10 @@ class Layer:
         ValueError for another number of them or another shape, TypeError for what is no real number: the layer is then
         as it was.
         """
+        if not hasattr(weights, "__len__"):
+            raise TypeError(f"`weights` must be a list of arrays. Received: {checks.short(weights)}")
         if len(weights) != len(self.weights):
-            raise ValueError(f"Layer {self.name!r} has {len(self.weights)} weights. Received: a list of {len(weights)}")
+            raise ValueError(f"Layer {self.name!r:.80} has {len(self.weights)} weights. Received: a list of {len(weights)}")
         if self.weights:
             self._replace(**dict(zip(_LABELS, weights, strict=False)))
 
@@ -230,7 +233,7 @@ class Layer:
         """`set_weights` from what `save_own_variables` stored; ValueError for other keys than those."""
         keys = [str(index) for index in range(len(self.weights))]
         if {*store.keys()} != {*keys}:
-            raise ValueError(f"Layer {self.name!r} expected variables {keys}. Received: {sorted(store.keys())!r:.200}")
+            raise ValueError(f"Layer {self.name!r:.80} expected variables {keys}. Received: {sorted(store.keys())!r:.200}")
         self.set_weights([store[key] for key in keys])
 
     # --- losses, dtypes

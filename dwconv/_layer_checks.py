@@ -7,13 +7,14 @@ ml_dtypes, which alone has bfloat16.
 """
 
 import re
-import reprlib
 import typing
 
 import numpy as np
 
 from . import _geometry, _keras_config
 from ._arrays import as_array
+from ._geometry import countable as countable  # for the layer, with its other checks
+from ._messages import short
 
 # policy: (what is computed and returned, what the weights are kept in)
 _POLICIES = {name: (name, name) for name in ("float32", "float64", "float16", "bfloat16")}
@@ -50,21 +51,13 @@ class NotBuiltError(ValueError, AttributeError):
 # --- arguments
 
 
-def _short(value):
-    """A repr for messages: short, and of anything, even an integer with more digits than Python writes."""
-    try:
-        return reprlib.repr(value)
-    except (ValueError, RecursionError):
-        return f"one of type {type(value).__name__}"
-
-
 def integers(name, value, minimum=1):
     """(rows, columns) from an integer or a sequence of two; NumPy's integers and arrays too."""
     plain = value.tolist() if isinstance(value, np.ndarray) else value
     try:
         return _geometry.pair(name, plain, minimum)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"`{name}` must be a positive integer or two of them. Received: {name}={_short(value)}") from error
+        raise ValueError(f"`{name}` must be a positive integer or two of them. Received: {name}={short(value)}") from error
 
 
 def integer(name, value):
@@ -72,13 +65,13 @@ def integer(name, value):
     try:
         return _geometry.integer(name, value, 1)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"`{name}` must be a positive integer. Received: {name}={_short(value)}") from error
+        raise ValueError(f"`{name}` must be a positive integer. Received: {name}={short(value)}") from error
 
 
 def boolean(name, value):
     """A bool; Keras takes the truth of anything for `use_bias`, so that "no" means yes there."""
     if not isinstance(value, bool | np.bool_):
-        raise ValueError(f"Expected `{name}` to be a boolean. Received: {name}={_short(value)} (of type {type(value)})")
+        raise ValueError(f"Expected `{name}` to be a boolean. Received: {name}={short(value)} (of type {type(value)})")
     return bool(value)
 
 
@@ -88,7 +81,7 @@ def padding(value):
     if lower == "causal":
         raise ValueError('`padding="causal"` is for 1-D convolution only: use "valid" or "same"')
     if not isinstance(lower, str) or lower not in ("valid", "same"):
-        raise ValueError(f'`padding` must be "valid" or "same". Received: padding={_short(value)}')
+        raise ValueError(f'`padding` must be "valid" or "same". Received: padding={short(value)}')
     return lower
 
 
@@ -98,7 +91,7 @@ def data_format(value):
         return _keras_config.image_data_format()
     lower = value.lower() if isinstance(value, str) else value
     if not isinstance(lower, str) or lower not in _geometry.FORMATS:
-        raise ValueError(f"`data_format` must be one of {', '.join(_geometry.FORMATS)}. Received: data_format={_short(value)}")
+        raise ValueError(f"`data_format` must be one of {', '.join(_geometry.FORMATS)}. Received: data_format={short(value)}")
     return lower
 
 
@@ -106,7 +99,7 @@ def name(value):
     """A str without "/", as in Keras 3; it never becomes a path, but it is written into every message."""
     if not isinstance(value, str) or "/" in value or len(value) > 1000:
         raise ValueError(
-            f"`name` must be a string of at most 1000 characters, none of them `/`. Received: name={_short(value)}")
+            f"`name` must be a string of at most 1000 characters, none of them `/`. Received: name={short(value)}")
     return str(value)
 
 
@@ -129,17 +122,19 @@ def policy(value):
     elif not isinstance(value, str):
         value = getattr(value, "name", None)  # of NumPy's and TensorFlow's dtypes, of Keras' policies
     if not isinstance(value, str) or value not in _POLICIES:
-        raise ValueError(f"`dtype` must be one of {', '.join(_POLICIES)}. Received: dtype={_short(given)}")
+        raise ValueError(f"`dtype` must be one of {', '.join(_POLICIES)}. Received: dtype={short(given)}")
     return DTypePolicy(value, *_POLICIES[value])
 
 
 def dtype(dtype_name):
     """The NumPy dtype of a policy's name for it; ImportError for bfloat16 without the package that has it."""
-    if dtype_name == "bfloat16":
+    if dtype_name != "bfloat16":
+        return np.dtype(dtype_name)
+    try:
         import ml_dtypes
-
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(dtype_name)
+    except ImportError as error:
+        raise ImportError("bfloat16 is a dtype of the package ml_dtypes: pip install 'dwconv[bf16]'") from error
+    return np.dtype(ml_dtypes.bfloat16)
 
 
 def keyword_arguments(kwargs, cls):
@@ -147,9 +142,9 @@ def keyword_arguments(kwargs, cls):
     unknown = {key: value for key, value in kwargs.items() if key not in (*_KEYWORDS, *_IGNORED)}
     if unknown:
         hint = ". The kernel's are called depthwise_*" if unknown.keys() & {*_LEFTOVERS} else ""
-        raise ValueError(f"Unrecognized keyword arguments passed to {cls.__name__}: {_short(unknown)}{hint}")
+        raise ValueError(f"Unrecognized keyword arguments passed to {cls.__name__}: {short(unknown)}{hint}")
     if kwargs.get("groups", 1) != 1:
-        received = _short(kwargs["groups"])
+        received = short(kwargs["groups"])
         raise ValueError(f"`groups` must be 1: every channel is a group already. Received: groups={received}")
     return {
         "name": None if kwargs.get("name") is None else name(kwargs["name"]),
@@ -165,11 +160,13 @@ def keyword_arguments(kwargs, cls):
 def shape(value):
     """The shape of a batch of images, a tuple of four sizes, where None is not known."""
     try:
+        if isinstance(value, set | frozenset | dict):
+            raise TypeError("it has no order")
         sizes = tuple(None if size is None else _geometry.integer("size", size, 0) for size in value)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"A shape is a sequence of sizes and None. Received: {_short(value)}") from error
+        raise ValueError(f"A shape is a sequence of sizes and None. Received: {short(value)}") from error
     if len(sizes) != 4:
-        raise ValueError(f"Expected the shape of a batch of images, with 4 axes. Received: {len(sizes)} axes, {sizes!r:.80}")
+        raise ValueError(f"Expected the shape of a batch of images, with 4 axes. Received: {len(sizes)} axes, {short(sizes)}")
     return sizes
 
 
@@ -181,8 +178,30 @@ def inputs(value, wanted, autocast, name="inputs"):
     if x.dtype.kind in "biu" or (autocast and x.dtype.name in _FLOATS):
         return x.astype(wanted, copy=False)
     if x.dtype.name not in _FLOATS:
-        raise TypeError(f"`{name}` must be real numbers, of at most 64 bits. Received: dtype {x.dtype}")
+        raise TypeError(f"`{name}` must be real numbers, of at most 64 bits. Received: dtype {x.dtype!s:.80}")
     return x
+
+
+def _real(label, array):
+    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+        raise TypeError(f"{label} must be real numbers. Received: dtype {array.dtype!s:.80}")
+    return array
+
+
+def convolved(value, wanted):
+    """What an overridden `convolution_op` returned, as an array of a dtype (None: its own); ValueError unless it has 4 axes."""
+    array = as_array("the result of convolution_op", value)
+    if array.ndim != 4:
+        raise ValueError(f"`convolution_op` must return an array with 4 axes. Received: {short(value)}")
+    return np.asarray(_real("The result of `convolution_op`", array), wanted)
+
+
+def activated(function, outputs):
+    """``function(outputs)`` as an array of the shape and dtype of `outputs`, as `depthwise_conv2d` has it."""
+    result = np.asarray(function(outputs))
+    if result.shape != outputs.shape:
+        raise ValueError(f"activation returned shape {result.shape} for an array of shape {outputs.shape}")
+    return _real("What the activation returned", result).astype(outputs.dtype, copy=False)
 
 
 def weight(label, value, wanted_shape, wanted_dtype):
@@ -190,16 +209,14 @@ def weight(label, value, wanted_shape, wanted_dtype):
     array = as_array(label, value)
     if array.shape != tuple(wanted_shape):
         raise ValueError(f"{label} has shape {tuple(wanted_shape)}, which is not that of the value given: {array.shape}")
-    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
-        raise TypeError(f"{label} must be real numbers. Received: dtype {array.dtype}")
-    return np.array(array, dtype=wanted_dtype, order="C")
+    return np.array(_real(label, array), dtype=wanted_dtype, order="C")
 
 
 def scalar(label, value):
     """A float from a real number or an array of one, NaN and infinities too."""
     array = np.asarray(value)
     if array.ndim or (array.dtype.kind not in "iuf" and array.dtype.name != "bfloat16"):
-        raise ValueError(f"`{label}` must be a number. Received: {_short(value)}")
+        raise ValueError(f"`{label}` must be a number. Received: {short(value)}")
     return float(array)
 
 
@@ -213,7 +230,7 @@ def config(value):
     are left for the argument that they are for to judge.
     """
     if not isinstance(value, dict):
-        raise ValueError(f"A layer's config is a dict. Received: {_short(value)}")
+        raise ValueError(f"A layer's config is a dict. Received: {short(value)}")
     nodes, level = 0, [value]
     for _ in range(_MOST_DEPTH):
         keys = [key for node in level if isinstance(node, dict) for key in node]

@@ -79,7 +79,7 @@ def vjp(layer, inputs, base):
     else:
         at_once = activation is activations.linear
         z, convolution_gradients = layer.convolution_op_vjp(x, kernel)
-        z = np.asarray(z, computed)
+        z = checks.convolved(z, computed)
         if bias is not None:
             z = z + (bias if last else bias[:, None, None])
     y = z

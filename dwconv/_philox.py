@@ -8,9 +8,10 @@ is for first values of weights: no attempt is made to be faster than NumPy's gen
 import math
 import operator
 import random
-import reprlib
 
 import numpy as np
+
+from ._messages import short
 
 _MANTISSA_BITS = {"float16": 10, "bfloat16": 7, "float32": 23, "float64": 52}
 _WORD = 0xFFFFFFFF
@@ -21,7 +22,7 @@ def integer_seed(seed):
     if seed is None:
         return random.randint(1, 10**9)
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-        raise ValueError(f"`seed` must be None, an integer or a SeedGenerator. Received: seed={reprlib.repr(seed)}")
+        raise ValueError(f"`seed` must be None, an integer or a SeedGenerator. Received: seed={short(seed)}")
     return int(seed)
 
 

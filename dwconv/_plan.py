@@ -10,7 +10,8 @@ import typing
 
 import numpy as np
 
-from ._geometry import FORMATS, axis, padding_pairs, pair
+from ._geometry import FORMATS, axis, countable, padding_pairs, pair
+from ._messages import short
 
 
 class Plan(typing.NamedTuple):
@@ -21,12 +22,16 @@ class Plan(typing.NamedTuple):
     work: int          # multiply-adds
 
 
+def _is_first(data_format):
+    if data_format not in FORMATS:
+        raise ValueError(f'data_format must be "channels_last" or "channels_first", got {short(data_format)}')
+    return data_format == "channels_first"
+
+
 @functools.lru_cache(maxsize=512)  # options have passed `hashable`, which knows 1 from True
 def forward(x_shape, kernel_shape, strides, padding, dilation_rate, data_format, name="x"):
     """The plan of a convolution of x, which messages call `name`."""
-    if data_format not in FORMATS:
-        raise ValueError(f'data_format must be "channels_last" or "channels_first", got {data_format!r:.80}')
-    first = data_format == "channels_first"
+    first = _is_first(data_format)
     if len(x_shape) not in (3, 4):
         axes = "(N, C, H, W) or (C, H, W)" if first else "(N, H, W, C) or (H, W, C)"
         raise ValueError(f"{name} must have 4 dimensions, or 3 for one image: {axes}; got shape {x_shape}")
@@ -46,6 +51,7 @@ def forward(x_shape, kernel_shape, strides, padding, dilation_rate, data_format,
     rows = axis("height", h, kh, strides[0], dilation_rate[0], pads[0])
     cols = axis("width", w, kw, strides[1], dilation_rate[1], pads[1])
     out = (n, c * multiplier, rows[1], cols[1]) if first else (n, rows[1], cols[1], c * multiplier)
+    countable("the result", out)
     return Plan(rows, cols, out, (kh, kw, c * multiplier), n * rows[1] * cols[1] * c * multiplier * kh * kw)
 
 
@@ -55,11 +61,11 @@ def gradient(name, x_shape, kernel_shape, grad_shape, *options):
 
     Options are those of `forward`.  A kernel shape (kh, kw, None, None) has as many filters as the gradient has channels.
     """
-    first = options[-1] == "channels_first"
+    first = _is_first(options[-1])
     for label, shape in ((name, x_shape), ("grad", grad_shape)):
         if len(shape) != 4:
             axes = "(N, C, H, W)" if first else "(N, H, W, C)"
-            raise ValueError(f"{label} must have 4 dimensions, {axes}; got {len(shape)}: {shape!r:.80}")
+            raise ValueError(f"{label} must have 4 dimensions, {axes}; got {len(shape)}: {short(shape)}")
     if len(kernel_shape) != 4:
         raise ValueError(f"kernel must have shape (kh, kw, C, M), got {kernel_shape}")
     if kernel_shape[3] is None:
@@ -68,6 +74,9 @@ def gradient(name, x_shape, kernel_shape, grad_shape, *options):
             raise ValueError(f"grad has {channels} channels, which is no multiple of the {c} of {name}: shapes {grad_shape} "
                              f"and {x_shape} ({options[-1]})")
         kernel_shape = (*kernel_shape[:2], c, channels // c)
+        countable("kernel_size: a result", kernel_shape)
+    else:
+        countable(f"{name}: a result", x_shape)
     plan = forward(x_shape, kernel_shape, *options, name)
     if grad_shape != plan.out_shape:
         raise ValueError(f"grad has shape {grad_shape}, but the convolution of {name} {x_shape} with a kernel {kernel_shape} "
@@ -87,14 +96,14 @@ def hashable(name, value, depth=2):
         return tuple([hashable(name, v, depth - 1) for v in value])
     if isinstance(value, bool) or not hasattr(type(value), "__index__"):
         texts = ", a string or two pairs of integers" if name == "padding" else ""
-        raise TypeError(f"{name} takes an integer, a pair of integers{texts}, not {value!r:.80}")
+        raise TypeError(f"{name} takes an integer, a pair of integers{texts}, not {short(value)}")
     return value.__index__()
 
 
 def text(name, value):
     """A str, from one of its subclasses too; TypeError for anything else."""
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a string, not {value!r:.80}")
+        raise TypeError(f"{name} must be a string, not {short(value)}")
     return str(value)
 
 
@@ -102,8 +111,8 @@ def sizes(name, value):
     """A tuple of int, from a sequence of integers that are not negative."""
     value = value.tolist() if isinstance(value, np.ndarray) else value
     if not isinstance(value, (tuple, list)) or any(isinstance(n, bool) or not hasattr(type(n), "__index__") for n in value):
-        raise TypeError(f"{name} must be a tuple of integers, not {value!r:.80}")
+        raise TypeError(f"{name} must be a tuple of integers, not {short(value)}")
     value = tuple([n.__index__() for n in value])
     if not all(0 <= n < 2**63 for n in value):
-        raise ValueError(f"{name} must hold sizes of at least 0 that fit 64 bits, got {value!r:.80}")
+        raise ValueError(f"{name} must hold sizes of at least 0 that fit 64 bits, got {short(value)}")
     return value

@@ -7,8 +7,9 @@ says so ("module" is only compared), so that a config may come from anywhere. Ev
 
 import contextlib
 import contextvars
-import reprlib
 import sys
+
+from ._messages import short
 
 _custom_objects = {}  # "package>name" -> class or function
 _custom_names = {}  # class or function -> "package>name"
@@ -47,7 +48,7 @@ def finite_number(value, name, minimum=-sys.float_info.max):
     """`value` as a Python int or float; ValueError unless it is a finite real number (a bool is not) >= `minimum`."""
     number = value.item() if getattr(value, "shape", None) == () else value  # NumPy scalars and 0-d arrays
     if type(number) not in (int, float) or not minimum <= number <= sys.float_info.max:
-        raise ValueError(f"`{name}` must be a finite number >= {minimum:.4g}. Received: {reprlib.repr(value)}")
+        raise ValueError(f"`{name}` must be a finite number >= {minimum:.4g}. Received: {short(value)}")
     return number
 
 
@@ -56,8 +57,7 @@ class Registry:
 
     def __init__(self, kind, family):
         self.kind, self.family = kind, family
-        self.names = {}  # every name -> (class or function, preset arguments)
-        self._families = {}  # class or function -> x, where Keras 3 has it in keras.x
+        self.names, self._families = {}, {}  # name -> (class or function, preset arguments); class or function -> x of keras.x
 
     def register(self, *names, family=None, **presets):
         """Decorator: enter an object under its own name, under `names`, and under ``name={argument: value}``."""
@@ -71,7 +71,7 @@ class Registry:
 
     def get(self, identifier):
         """The object for a name, a dict (left unchanged), a class (an instance of it) or a callable; None for None."""
-        refusal = f"Could not interpret {self.kind} identifier: {reprlib.repr(identifier)}"
+        refusal = f"Could not interpret {self.kind} identifier: {short(identifier)}"
         try:
             obj, config = self._find(identifier) if isinstance(identifier, str | dict) else (identifier, {})
             if isinstance(obj, type):  # a bare name gives the constructor's defaults
@@ -116,5 +116,5 @@ class Registry:
             return {"module": module, "class_name": cls.__name__, "config": obj.get_config(), "registered_name": name}
         name = _custom_names.get(obj, name) if name else None
         if name in (None, "<lambda>", *self.names):  # no config brings it back
-            raise ValueError(f"Cannot serialize {reprlib.repr(obj)}: use register_serializable on a named function")
+            raise ValueError(f"Cannot serialize {short(obj)}: use register_serializable on a named function")
         return {"module": "builtins", "class_name": "function", "config": name, "registered_name": "function"}

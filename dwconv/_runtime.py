@@ -18,6 +18,7 @@ import warnings
 import numpy as np
 
 from . import _cpu
+from ._messages import short
 
 SUFFIXES = {"avx512": "_avx512", "avx2": "_avx2", "baseline": ""}  # instruction set: its module's suffix, best first
 
@@ -77,10 +78,10 @@ def check_workers(workers):
     if type(workers) is int and workers > 0:
         return workers
     if isinstance(workers, bool) or not hasattr(type(workers), "__index__"):
-        raise TypeError(f"workers must be an integer or None, not {workers!r:.80}")
+        raise TypeError(f"workers must be an integer or None, not {short(workers)}")
     count, workers = cpu_count(), operator.index(workers)
     if workers == 0 or workers < -count:
-        raise ValueError(f"workers must not be 0, nor below -{count} on {count} CPUs; got {workers!r:.80}")
+        raise ValueError(f"workers must not be 0, nor below -{count} on {count} CPUs; got {short(workers)}")
     return workers if workers > 0 else count + 1 + workers
 
 
@@ -142,9 +143,7 @@ def set_workers(workers):
 
 
 def resolve_workers(workers, work):
-    """Workers for a call of `work` multiply-adds: what was asked for, but never more than it is worth."""
-    if workers is not None:
-        workers = check_workers(workers)
+    """Workers for a call of `work` multiply-adds: what was asked for (checked, or None), but never more than it is worth."""
     worth = work // GRAIN
     if worth < 2 or _state["forked"]:
         return 1

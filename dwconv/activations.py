@@ -12,11 +12,11 @@ longer formulas in `_formulas`.
 """
 
 import functools
-import operator
 
 import numpy as np
 
 from . import _formulas as f
+from ._arrays import axis_numbers
 from ._registry import Registry, finite_number
 
 _registry = Registry("activation function", "activations")
@@ -168,9 +168,8 @@ class _ActivationLayer:
     @staticmethod
     def _check(name, value):
         if name == "axis":
-            return (
-                [operator.index(axis) for axis in value] if isinstance(value, list | tuple) else operator.index(value)
-            )
+            axes = axis_numbers(value)
+            return [*axes] if isinstance(value, list | tuple) else axes[0]
         return value if name == "max_value" and value is None else finite_number(value, name, 0)
 
     @classmethod

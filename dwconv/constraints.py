@@ -5,10 +5,9 @@ are Keras'; `RadialConstraint` is Keras 2's. Norms run over `axis`, one or sever
 depthwise kernel (kh, kw, C, M), ``[0, 1]`` makes a norm for each filter. 16-bit weights are computed in float32.
 """
 
-import operator
-
 import numpy as np
 
+from ._arrays import axis_numbers
 from ._registry import Registry, finite_number
 
 _registry = Registry("constraint", "constraints")
@@ -17,17 +16,12 @@ get, deserialize, serialize = _registry.get, _registry.deserialize, _registry.se
 _EPSILON = 1e-7  # keras.config.epsilon(): a weight of norm 0 stays 0
 
 
-def _axes(axis):
-    """`axis` as NumPy takes it: an int or a tuple; TypeError for anything else."""
-    return tuple(map(operator.index, axis)) if isinstance(axis, list | tuple) else operator.index(axis)
-
-
 def _rescale(w, axis, wanted):
     """`w`, with each norm over `axis` changed to ``wanted(norm)``: w * wanted(norm) / (epsilon + norm)."""
     w = np.asarray(w)
     wide = w.astype(np.float32) if w.dtype.itemsize < 4 else w
     with np.errstate(over="ignore", invalid="ignore"):
-        norm = np.sqrt(np.sum(np.square(wide), axis=_axes(axis), keepdims=True))
+        norm = np.sqrt(np.sum(np.square(wide), axis=axis_numbers(axis), keepdims=True))
         return (wide * (wanted(norm) / (_EPSILON + norm))).astype(w.dtype, copy=False)
 
 
@@ -58,7 +52,7 @@ class MaxNorm(Constraint):
 
     def __init__(self, max_value=2, axis=0):
         self.max_value, self.axis = finite_number(max_value, "max_value"), axis
-        _axes(axis)
+        axis_numbers(axis)
 
     def __call__(self, w):
         return _rescale(w, self.axis, lambda norm: np.clip(norm, 0, self.max_value))
@@ -74,7 +68,7 @@ class MinMaxNorm(Constraint):
     def __init__(self, min_value=0.0, max_value=1.0, rate=1.0, axis=0):
         self.min_value, self.max_value = finite_number(min_value, "min_value"), finite_number(max_value, "max_value")
         self.rate, self.axis = finite_number(rate, "rate"), axis
-        _axes(axis)
+        axis_numbers(axis)
 
     def __call__(self, w):
         def wanted(norm):
@@ -92,7 +86,7 @@ class UnitNorm(Constraint):
 
     def __init__(self, axis=0):
         self.axis = axis
-        _axes(axis)
+        axis_numbers(axis)
 
     def __call__(self, w):
         return _rescale(w, self.axis, np.ones_like)

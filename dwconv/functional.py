@@ -1,7 +1,7 @@
 """The functions: the convolution and its two gradients.  Check the arguments, plan, call a kernel.
 
-All checks are made here and in _plan, once, before anything is allocated or written; the kernels below make none.
-Nothing here knows the layer or Keras.
+All checks are made here and in _plan, once, before anything is allocated or written; the kernels below make none.  So what runs
+a caller's code (`__index__`, a class as activation) comes before shapes are looked at.  Nothing here knows the layer or Keras.
 """
 
 import math
@@ -71,8 +71,7 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
     -------
     ndarray, shape (N, OH, OW, C*M) or (N, C*M, OH, OW); without N where x has none
         Its dtype is np.result_type(x, kernel[, bias]), for integers and bool too (int64 with float32 gives float64).
-        float32 and float64 are computed in their own precision,
-        float16 and bfloat16 in float32, rounded once.
+        float32 and float64 are computed in their own precision, float16 and bfloat16 in float32, rounded once.
 
     Raises
     ------
@@ -84,8 +83,7 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
     Notes
     -----
     Per output, ``|error| <= (kh*kw + 2) * eps * sum|kernel||x|``, since it is one chain of multiply-adds (N. J. Higham,
-    Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1).  NaN and Inf reach just the outputs that
-    cover them.
+    Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1).  NaN and Inf reach just the outputs that cover them.
 
     Examples
     --------
@@ -110,11 +108,13 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
         padding = hashable("padding", padding)
     if type(dilation_rate) is not int:
         dilation_rate = hashable("dilation_rate", dilation_rate)
+    clamp, function = ((), None) if activation is None else _activation(activation)
+    if workers is not None:
+        workers = _runtime.check_workers(workers)
     plan = _plan.forward(x.shape, kernel.shape, strides, padding, dilation_rate, data_format)
     channels = plan.kernel_shape[2]
     if bias is not None and bias.shape != (channels,):
         raise ValueError(f"bias must have shape ({channels},), one number per output channel, got {bias.shape}")
-    clamp, function = ((), None) if activation is None else _activation(activation)
     shape = plan.out_shape if x.ndim == 4 else plan.out_shape[1:]
     if out is not None:
         check_out(out, shape, dtype)
@@ -142,12 +142,15 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
     return y if y is out or (out is None and dtype == computed) else delivered(y, out, dtype)
 
 
-def _gradient(function, name, arrays, x_shape, kernel_shape, strides, padding, dilation_rate, data_format, out, workers):
-    """What the kernels' `function` makes of (grad, kernel) for x, or of (x, grad) for the kernel; messages call x `name`."""
+def _gradient(function, arrays, size, strides, padding, dilation_rate, data_format, out, workers):
+    """What the kernels' `function` makes of (grad, kernel) for x of shape `size`, or of (x, grad) for a kernel of that size."""
     data_format, for_x = _plan.text("data_format", data_format), function == "input_grad"
-    dtype, computed = common_dtypes(arrays)
-    plan = _plan.gradient(name, x_shape, kernel_shape, arrays[0 if for_x else 1].shape, hashable("strides", strides),
-                          hashable("padding", padding), hashable("dilation_rate", dilation_rate), data_format)
+    options = hashable("strides", strides), hashable("padding", padding), hashable("dilation_rate", dilation_rate), data_format
+    workers = None if workers is None else _runtime.check_workers(workers)
+    dtype, computed = common_dtypes(arrays, ("grad", "kernel") if for_x else ("x", "grad"))
+    grad, x_shape = (arrays[0], size) if for_x else (arrays[1], arrays[0].shape)
+    plan = _plan.gradient("input_shape" if for_x else "x", x_shape, arrays[1].shape if for_x else (*size, None, None), grad.shape,
+                          *options)
     channels = x_shape[1 if data_format == "channels_first" else 3]
     shape = x_shape if for_x else (*plan.kernel_shape[:2], channels, plan.kernel_shape[2] // channels)
     if out is not None:
@@ -204,8 +207,7 @@ def depthwise_conv2d_input_grad(grad, kernel, input_shape, *, strides=1, padding
     array([1., 2., 1.])
     """
     grad, kernel, shape = as_array("grad", grad), as_array("kernel", kernel), _plan.sizes("input_shape", input_shape)
-    return _gradient("input_grad", "input_shape", (grad, kernel), shape, kernel.shape, strides, padding, dilation_rate,
-                     data_format, out, workers)
+    return _gradient("input_grad", (grad, kernel), shape, strides, padding, dilation_rate, data_format, out, workers)
 
 
 def depthwise_conv2d_kernel_grad(x, grad, kernel_size, *, strides=1, padding="valid", dilation_rate=1,
@@ -228,8 +230,7 @@ def depthwise_conv2d_kernel_grad(x, grad, kernel_size, *, strides=1, padding="va
     Returns
     -------
     ndarray, shape (kh, kw, C, M)
-        M is the number of channels of `grad` divided by that of x; the dtype is np.result_type(x, grad), by the rules
-        of `depthwise_conv2d`.
+        M is the channels of `grad` by those of x; the dtype is np.result_type(x, grad), by the rules of `depthwise_conv2d`.
 
     Raises
     ------
@@ -246,5 +247,4 @@ def depthwise_conv2d_kernel_grad(x, grad, kernel_size, *, strides=1, padding="va
            [20., 24.]])
     """
     x, grad, size = as_array("x", x), as_array("grad", grad), pair("kernel_size", hashable("kernel_size", kernel_size))
-    return _gradient("kernel_grad", "x", (x, grad), x.shape, (*size, None, None), strides, padding, dilation_rate,
-                     data_format, out, workers)
+    return _gradient("kernel_grad", (x, grad), size, strides, padding, dilation_rate, data_format, out, workers)

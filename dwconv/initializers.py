@@ -10,6 +10,7 @@ import operator
 
 import numpy as np
 
+from ._messages import short
 from ._philox import SeedGenerator, integer_seed, sample
 from ._registry import Registry, finite_number
 
@@ -27,9 +28,11 @@ def get(identifier):
 
 def compute_fans(shape, input_axes=None, output_axes=None):
     """(fan_in, fan_out) as Keras counts them: a kernel (kh, kw, C, M) has kh*kw*C and kh*kw*M, depthwise or not."""
-    if input_axes is not None and output_axes is not None:
-        return math.prod(shape[axis] for axis in input_axes), math.prod(shape[axis] for axis in output_axes)
-    return math.prod(shape[:-1] or shape), math.prod(shape[:-2]) * math.prod(shape[-1:])
+    if input_axes is None or output_axes is None:
+        return math.prod(shape[:-1] or shape), math.prod(shape[:-2]) * math.prod(shape[-1:])
+    if not all(-len(shape) <= axis < len(shape) for axis in (*input_axes, *output_axes)):
+        raise ValueError(f"Axes {short(input_axes)} and {short(output_axes)} are not all of the {len(shape)} of a shape")
+    return math.prod(shape[axis] for axis in input_axes), math.prod(shape[axis] for axis in output_axes)
 
 
 @_registry.register("initializer")
@@ -66,7 +69,7 @@ class Constant(Initializer):
             value = np.array(value["config"]["value"], dtype if dtype.kind in "biuf" else None)
         self.value = np.array(value)
         if self.value.dtype.kind not in "biuf":
-            raise ValueError(f"`value` must be real numbers. Received: {value!r:.80}")
+            raise ValueError(f"`value` must be real numbers. Received: {short(value)}")
 
     def __call__(self, shape, dtype=None):
         if self.value.ndim and self.value.shape != tuple(shape):
@@ -162,26 +165,23 @@ class VarianceScaling(_RandomInitializer):
 
     _arguments = ("seed", "scale", "mode", "distribution", "input_axes", "output_axes")
 
-    def __init__(
-        self, scale=1.0, mode="fan_in", distribution="truncated_normal", seed=None, input_axes=None, output_axes=None
-    ):
+    def __init__(self, scale=1.0, mode="fan_in", distribution="truncated_normal", seed=None, input_axes=None,
+                 output_axes=None):
         distribution = {"normal": "truncated_normal"}.get(str(distribution).lower(), str(distribution).lower())
         for value, known in (mode, _MODES), (distribution, _DISTRIBUTIONS):
             if value not in known:
-                raise ValueError(f"Expected one of {', '.join(known)}. Received: {value!r:.80}")
+                raise ValueError(f"Expected one of {', '.join(known)}. Received: {short(value)}")
         self.scale, self.mode, self.distribution = finite_number(scale, "scale", 5e-324), mode, distribution
         self.input_axes, self.output_axes = (a and [*map(operator.index, a)] for a in (input_axes, output_axes))
         super().__init__(seed)
 
     def __call__(self, shape, dtype=None):
         fan_in, fan_out = compute_fans(shape, self.input_axes, self.output_axes)
-        fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
-        variance = self.scale / max(1.0, fan)
+        variance = self.scale / max(1.0, {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode])
         if self.distribution == "uniform":
             return sample("uniform", shape, dtype, self._source, -math.sqrt(3 * variance), math.sqrt(3 * variance))
-        if self.distribution == "untruncated_normal":
-            return sample("normal", shape, dtype, self._source, 0.0, math.sqrt(variance))
-        return sample("truncated_normal", shape, dtype, self._source, 0.0, math.sqrt(variance) / 0.87962566103423978)
+        name, factor = ("normal", 1.0) if self.distribution != "truncated_normal" else (self.distribution, 0.87962566103423978)
+        return sample(name, shape, dtype, self._source, 0.0, math.sqrt(variance) / factor)
 
 
 class _Preset(VarianceScaling):  # its subclasses have their settings in their heads

@@ -6,8 +6,6 @@ is in _layer_base, what arguments may be in _layer_checks, the way back in _laye
 "glu", and configs that name anything but the registries' own and the user's registered objects.
 """
 
-import numpy as np
-
 from . import _layer_base, _layer_gradients, activations, constraints, initializers, regularizers
 from . import _layer_checks as checks
 from ._geometry import axis
@@ -141,7 +139,7 @@ class DepthwiseConv2D(Layer):
             raise ValueError(f"The number of channels, axis {self._channel_axis}, must be known and positive. Received: {shape}")
         with _layer_base.lock:
             if self.built:
-                raise ValueError(f"Layer {self.name!r} is already built, for inputs of shape {self._build_shape}")
+                raise ValueError(f"Layer {self.name!r:.80} is already built, for inputs of shape {self._build_shape}")
             kernel = self._new_weight("kernel", self.depthwise_initializer, (*self.kernel_size, channels, self.depth_multiplier))
             bias = self._new_weight("bias", self.bias_initializer, (channels * self.depth_multiplier,)) if self.use_bias else None
             self._weights, self._build_shape = (kernel, bias), shape
@@ -158,10 +156,10 @@ class DepthwiseConv2D(Layer):
             activation = None if self.activation is activations.linear else self.activation
             return depthwise_conv2d(inputs, kernel, bias, strides=self.strides, padding=self.padding, activation=activation,
                                     dilation_rate=self.dilation_rate, data_format=self.data_format)
-        outputs = np.asarray(self.convolution_op(inputs, kernel), self._compute_dtype if self.autocast else None)
+        outputs = checks.convolved(self.convolution_op(inputs, kernel), self._compute_dtype if self.autocast else None)
         if bias is not None:
             outputs = outputs + (bias if self.data_format == "channels_last" else bias[:, None, None])
-        return np.asarray(activations.get(self.activation)(outputs))
+        return checks.activated(activations.get(self.activation), outputs)
 
     def convolution_op(self, inputs, kernel):
         """The depthwise convolution with the layer's geometry, without bias and activation; to be overridden.
@@ -175,6 +173,8 @@ class DepthwiseConv2D(Layer):
         """The shape of the outputs for inputs of a shape in which None is not known; ValueError where no window fits."""
         n, *image = checks.shape(input_shape)
         *sizes, channels = image if self.data_format == "channels_last" else (*image[1:], image[0])
+        if channels == 0:
+            raise ValueError(f"The number of channels must be positive. Received: input_shape={(n, *image)}")
         options = zip(("height", "width"), sizes, self.kernel_size, self.strides, self.dilation_rate, strict=True)
         rows, cols = (size if size is None else axis(label, size, *rest, self.padding)[1] for label, size, *rest in options)
         channels = None if channels is None else channels * self.depth_multiplier
@@ -262,7 +262,7 @@ def serialize(layer):
     config brings back (a lambda).
     """
     if not isinstance(layer, DepthwiseConv2D):
-        raise TypeError(f"`layer` must be a DepthwiseConv2D. Received: {layer!r:.80}")
+        raise TypeError(f"`layer` must be a DepthwiseConv2D. Received: {checks.short(layer)}")
     build_config = layer.get_build_config()
     return _registry.serialize(layer) | ({} if build_config is None else {"build_config": build_config})
 

@@ -7,6 +7,7 @@ are Keras'. Factors are finite and not negative, as in Keras 3: ValueError other
 
 import numpy as np
 
+from ._messages import short
 from ._registry import Registry, finite_number
 
 _registry = Registry("regularizer", "regularizers")
@@ -118,7 +119,7 @@ class OrthogonalRegularizer(Regularizer):
     def __init__(self, factor=0.01, mode="rows"):
         self.factor = float(finite_number(factor, "factor", 0))
         if mode not in ("rows", "columns"):
-            raise ValueError(f"`mode` must be 'rows' or 'columns'. Received: mode={mode!r:.80}")
+            raise ValueError(f"`mode` must be 'rows' or 'columns'. Received: mode={short(mode)}")
         self.mode = mode
 
     def _cosines(self, x):

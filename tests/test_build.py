@@ -106,7 +106,7 @@ def test_show_config(capsys):
 # ---- structure ----
 
 FLOORS = {
-    "_kernels": 0, "_kernels_avx2": 0, "_kernels_avx512": 0, "_cpu": 0,
+    "_kernels": 0, "_kernels_avx2": 0, "_kernels_avx512": 0, "_cpu": 0, "_messages": 0,
     "_registry": 1, "_geometry": 1, "_arrays": 1, "_runtime": 1, "_keras_config": 1, "_philox": 1, "_formulas": 1,
     "initializers": 2, "constraints": 2, "regularizers": 2, "activations": 2, "_layer_checks": 2, "_plan": 2,
     "functional": 3,

@@ -323,7 +323,7 @@ def test_pool(method, tmp_path):
     assert done.stdout.strip() == "same", done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("value", ["", "abc", "0", "4,2", "3"])
+@pytest.mark.parametrize("value", ["", "abc", "0", "4,2", "3", "99999"])
 def test_omp_num_threads(value, monkeypatch):
     """libgomp may complain; dwconv works."""
     monkeypatch.setenv("OMP_NUM_THREADS", value)
