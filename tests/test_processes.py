@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import runnable
 
 from dwconv import _runtime
 
@@ -94,6 +95,10 @@ def test_omp_num_threads(value, monkeypatch):
 
 STACKS = COMMON + """
 def work():
+    return [bits_of_module(name) for name in sys.argv[1:]]
+
+def bits_of_module(name):
+    _runtime.kernels = _runtime.load(name)
     found = [bits(workers, shape, k, dtype) for workers in (1, 2) for dtype in ("f4", "f8")
              for shape, k in [((2, 40, 40, 16), 3), ((1, 30, 30, 1), 7), ((1, 12, 300, 5), 11), ((2, 9, 7, 70), 4)]]
     x = np.ones((1, 21, 20, 33), np.float16)
@@ -111,11 +116,10 @@ assert results == [work()]
 """
 
 
-def test_small_stacks(kernels, monkeypatch):
+def test_small_stacks(monkeypatch):
     """The tiles need no more stack than a Python thread of 32 KiB and an OpenMP thread of 16 KiB have."""
-    monkeypatch.setenv("DWCONV_KERNELS", kernels)
     monkeypatch.setenv("OMP_STACKSIZE", "16k")
-    run(STACKS)
+    run(STACKS, *runnable())
 
 
 MEMORY = COMMON + """
@@ -124,7 +128,8 @@ x, kernel = np.random.default_rng(0).standard_normal((8, 64, 24, 24)), np.random
 out, options = np.empty_like(x), {"padding": "same", "data_format": "channels_first"}
 calls = [lambda workers: dwconv.depthwise_conv2d(x, kernel, out=out, workers=workers, **options),
          lambda workers: dwconv.depthwise_conv2d_input_grad(x, kernel, x.shape, out=out, workers=workers, **options)]
-for call in calls:
+for name, call in [(name, call) for name in sys.argv[1:] for call in calls]:
+    _runtime.kernels = _runtime.load(name)
     expected, limits = call(1).tobytes(), resource.getrlimit(resource.RLIMIT_AS)
     size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + 2**20, limits[1]))
@@ -141,10 +146,9 @@ for call in calls:
 
 @linux
 @openmp
-def test_scratch_that_cannot_be_had(kernels, monkeypatch):
+def test_scratch_that_cannot_be_had():
     """The scratch of 1024 workers is 60 MB: MemoryError before a thread starts, and the next call is right."""
-    monkeypatch.setenv("DWCONV_KERNELS", kernels)
-    run(MEMORY)
+    run(MEMORY, *runnable())
 
 
 # ---- fork ----
@@ -244,27 +248,19 @@ import concurrent.futures, multiprocessing
 def work(number):
     return bits(2, shape=(1, 20, 20, number))
 
-def daemon(queue):
-    queue.put(work(3))
-
 if __name__ == "__main__":
     expected, context = [work(number) for number in (1, 3, 16)], multiprocessing.get_context(sys.argv[1])
     with context.Pool(2) as pool:
         assert pool.map(work, (1, 3, 16)) == expected
     with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
         assert list(pool.map(work, (1, 3, 16))) == expected
-    queue = context.SimpleQueue()
-    process = context.Process(target=daemon, args=(queue,), daemon=True)
-    process.start()
-    assert queue.get() == expected[1]
-    process.join()
     assert work(16) == expected[2]
 """
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_pools(method, tmp_path, monkeypatch):
-    """multiprocessing, ProcessPoolExecutor and a daemonic process, after a threaded call."""
+    """multiprocessing's pool, whose processes are daemons, and concurrent.futures' one, after a threaded call."""
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"no {method} here")
     monkeypatch.setenv("PYTHONWARNINGS", "ignore::DeprecationWarning")
@@ -323,6 +319,25 @@ def test_end_of_the_interpreter(daemons):
         lines = run(AT_EXIT, daemons, timeout=30).splitlines()
         assert lines[:2] == ["thread True", "atexit True"]
         assert daemons == "daemons" or sorted(lines[2:]) == ["builtins True", "cycle True"]
+
+
+AT_EXIT_LONG = COMMON + """
+import time
+x, kernel = np.zeros((1, 1024, 1024, 16), np.float32), np.zeros((31, 31, 16, 1), np.float32)
+calls = [lambda workers: dwconv.depthwise_conv2d(x, kernel, padding="same", workers=workers),
+         lambda workers: dwconv.depthwise_conv2d_input_grad(x, kernel, x.shape, padding="same", workers=workers),
+         lambda workers: dwconv.depthwise_conv2d_kernel_grad(x, x, 31, padding="same", workers=workers)]
+for call in calls:
+    for workers in (1, 1, 2):
+        threading.Thread(target=call, args=(workers,), daemon=True).start()
+time.sleep(0.2)
+"""
+
+
+def test_end_while_daemons_are_in_long_calls():
+    """A long call asks Python for signals, and Python may be no more."""
+    for _ in range(3):
+        assert run(AT_EXIT_LONG, timeout=30) == ""
 
 
 # ---- sub-interpreters ----
