@@ -7,12 +7,12 @@ fallback.  The number of workers is read anew at every call that is worth thread
 """
 
 import contextlib
+import contextvars
 import importlib
 import importlib.util
 import operator
 import os
 import platform
-import threading
 import warnings
 
 import numpy as np
@@ -55,8 +55,11 @@ def _choose():
 kernels_name, kernels_reason = _choose()
 kernels = load(kernels_name)
 
-_local = threading.local()  # .workers: what set_workers set in this thread
-_state = {"threads_used": False, "forked": False}
+# What set_workers set: of a thread, and of an asyncio task, since the tasks of a thread enter and leave in any order.
+_workers = contextvars.ContextVar("dwconv.workers", default=None)
+
+# Of the process: kept in an extension module, which outlives a reload and a second import, as OpenMP's threads do.
+_state = vars(_cpu).setdefault("_state", {"threads_used": False, "forked": False})
 
 
 def _after_fork():
@@ -99,8 +102,9 @@ def _from_environment():
 
 def default_workers():
     """The number of workers of a call that names none, and where it comes from."""
-    if getattr(_local, "workers", None):
-        return _local.workers, "set_workers"
+    workers = _workers.get()
+    if workers:
+        return workers, "set_workers"
     workers = _from_environment()
     if workers:
         return workers, "DWCONV_NUM_THREADS"
@@ -113,14 +117,14 @@ def get_workers():
     Returns
     -------
     int
-        What `set_workers` set in this thread, else DWCONV_NUM_THREADS, else OpenMP's number of threads.
+        What `set_workers` set in this thread or asyncio task, else DWCONV_NUM_THREADS, else OpenMP's number of threads.
     """
     return default_workers()[0]
 
 
 @contextlib.contextmanager
 def set_workers(workers):
-    """Context manager: the default number of workers of this thread's calls, as in `scipy.fft`.
+    """Context manager: the default number of workers of this thread's or asyncio task's calls, as in `scipy.fft`.
 
     Parameters
     ----------
@@ -134,12 +138,12 @@ def set_workers(workers):
     ValueError
         If it is 0, or negative and beyond the number of CPUs.
     """
-    workers, before = check_workers(workers), getattr(_local, "workers", None)
-    _local.workers = workers
+    workers, before = check_workers(workers), _workers.get()
+    _workers.set(workers)
     try:
         yield
     finally:
-        _local.workers = before
+        _workers.set(before)  # no token: resetting to one fails where a fixture is left in another task than it was entered in
 
 
 def resolve_workers(workers, work):
