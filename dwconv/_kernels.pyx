@@ -23,6 +23,9 @@ from libc.time cimport CLOCKS_PER_SEC, clock, clock_t
 
 cdef extern from *:
     """
+    /* Cython asks this at a prange of a nogil function.  Here the GIL is never held there, but before Python 3.12 the answer is
+       always yes once a process has had a second interpreter, and releasing it twice is a fatal error. */
+    #define PyGILState_Check() 0
     #define REAL float
     #define REAL_SIZE 4
     #define REAL_INT int32_t
@@ -73,7 +76,11 @@ cdef extern from *:
     void* aligned_alloc(size_t, size_t) nogil
     int dw_max_threads() nogil
     int dw_thread_num() nogil
-    int PyErr_CheckSignals()             # leaves the exception set, for the entry to pass on
+    ctypedef struct PyThreadState
+    PyThreadState* PyThreadState_Get() nogil
+    PyThreadState* PyEval_SaveThread() nogil
+    void PyEval_RestoreThread(PyThreadState*) nogil
+    int PyErr_CheckSignals() nogil       # leaves the exception set, for the entry to pass on
     Py_ssize_t dw_ceil_div(Py_ssize_t, Py_ssize_t) nogil
     Py_ssize_t dw_max(Py_ssize_t, Py_ssize_t) nogil
     Py_ssize_t dw_min(Py_ssize_t, Py_ssize_t) nogil
@@ -116,12 +123,15 @@ cdef inline Py_ssize_t lanes_of(Py_ssize_t size) noexcept nogil:
 cdef struct Watch:
     double rounds             # of the call: its multiply-adds by ROUND * workers
     clock_t last, interval    # CPU time of the last look, and from one to the next: 50 ms of all workers
+    PyThreadState* thread     # of the call
     bint stop                 # a handler has raised
     Py_ssize_t begin, end     # tasks of the round
 
 
 cdef inline Watch make_watch(double work, int workers) noexcept nogil:
+    """Needs the GIL."""
     cdef Watch watch
+    watch.thread = PyThreadState_Get()
     watch.rounds = work / (<double> ROUND * workers)
     watch.last, watch.interval, watch.stop, watch.begin, watch.end = 0, CLOCKS_PER_SEC // 20 * workers, False, 0, 0
     return watch
@@ -132,8 +142,10 @@ cdef bint stopped(Watch* watch) noexcept nogil:
 
     Not more often, since the look takes the GIL, for which other threads may let it wait 5 ms."""
     if dw_thread_num() == 0 and not watch.stop and clock() - watch.last > watch.interval:
-        with gil:
-            watch.stop = PyErr_CheckSignals() != 0
+        # not `with gil`: PyGILState_Ensure is a crash in a daemon thread at the end of the interpreter
+        PyEval_RestoreThread(watch.thread)
+        watch.stop = PyErr_CheckSignals() != 0
+        PyEval_SaveThread()
         watch.last = clock()
     return watch.stop
 
@@ -360,7 +372,7 @@ cdef inline bint row_tiles_win(const Plan* p, Py_ssize_t lanes) noexcept nogil:
 
 cdef inline Py_ssize_t plane_rows(const Plan* p, Py_ssize_t size) noexcept nogil:
     """Output rows whose input rows and themselves fit the scratch as blocks of channels; 0 where that is not worth it."""
-    cdef Py_ssize_t rest = SCRATCH_BYTES // DW_VECTOR_BYTES if DW_VECTOR_BYTES else 0    # pixels
+    cdef Py_ssize_t rest = SCRATCH_BYTES // dw_max(DW_VECTOR_BYTES, 1) if DW_VECTOR_BYTES else 0    # pixels
     cdef Py_ssize_t span = (p.rows.taps - 1) * p.rows.dilation + 1, rows
     if p.channels * size < DW_VECTOR_BYTES or p.rows.phases * p.cols.phases > 1 or not p.dense:
         return 0
