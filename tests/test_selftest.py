@@ -3,6 +3,7 @@
 Its oracle and the tests' own are written differently; here they are compared.
 """
 
+import random
 import re
 import subprocess
 import sys
@@ -102,6 +103,12 @@ def test_a_case_follows_from_seed_and_number():
     assert some[0] == some[3]
     assert len({str(case) for case in some}) == 3
     assert some[1] == _cases.draw(1, 8)
+
+
+def test_gaps_take_little_memory():
+    """Once one took 11 GB: an axis of 1790 elements had the stride of one of 223."""
+    large = [_cases._placed(random.Random(k), (2, 223, 1790, 1), np.dtype(float)) for k in range(300)]
+    assert 2**23 < max(array.nbytes for array in large) <= 2**26
 
 
 # ---- runs ----
