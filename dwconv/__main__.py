@@ -1,4 +1,4 @@
-"""python -m dwconv info | demo: what was built and runs; a bank of filters on a photograph.
+"""python -m dwconv info | demo | selftest: what was built and runs; a bank of filters on a photograph; random calls checked.
 
 Only what the command line needs.  matplotlib (the `demo` extra) is imported when a picture is asked for, never before.
 """
@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 import dwconv
-from dwconv import _runtime
+from dwconv import _oracle, _runtime, _selftest
 
 _SOBEL = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
 _BINOMIAL = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1]) / 256
@@ -29,21 +29,11 @@ FILTERS = [
 ]
 
 
-def reference(image, kernel, strides=1, dilation_rate=1):
-    """The same convolution, "same" padding, in float64 and plain NumPy: one shifted copy of the image per tap."""
-    (h, w, c), (kh, kw) = image.shape, kernel.shape
-    oh, ow = -(-h // strides), -(-w // strides)
-    spans = [(k - 1) * dilation_rate + 1 for k in (kh, kw)]
-    pads = [max((o - 1) * strides + span - n, 0) for o, span, n in zip((oh, ow), spans, (h, w), strict=True)]
-    padded = np.zeros((h + pads[0] + strides, w + pads[1] + strides, c))
-    padded[pads[0] // 2 : pads[0] // 2 + h, pads[1] // 2 : pads[1] // 2 + w] = image
-    y = np.zeros((oh, ow, c))
-    for i in range(kh):
-        for j in range(kw):
-            rows = slice(i * dilation_rate, i * dilation_rate + (oh - 1) * strides + 1, strides)
-            cols = slice(j * dilation_rate, j * dilation_rate + (ow - 1) * strides + 1, strides)
-            y += kernel[i, j] * padded[rows, cols]
-    return y
+def exact(image, kernel, strides=1, dilation_rate=1):
+    """The same convolution, "same" padding, in float64 and plain NumPy; image (H, W, C), kernel (kh, kw)."""
+    kernel = np.broadcast_to(kernel[..., None, None], (*kernel.shape, image.shape[2], 1))
+    geometry = {"strides": (strides, strides), "dilation_rate": (dilation_rate, dilation_rate), "padding": "same"}
+    return _oracle.conv(image[None].astype(float), kernel, **geometry)[0, ..., 0]
 
 
 def read_image(path):
@@ -88,7 +78,7 @@ def demo(path, output):
             start = time.perf_counter()
             y = dwconv.depthwise_conv2d(x, kernel32, padding="same", **options)
             seconds.append(time.perf_counter() - start)
-        difference = float(np.abs(y[0] - reference(image.astype(float), kernel.astype(float), **options)).max())
+        difference = float(np.abs(y[0] - exact(image, kernel, **options)).max())
         worst = max(worst, difference)
         rate = 2 * y.size * kernel.size / min(seconds) / 1e9
         print(f"{label:22s} kernel {kernel.shape} -> y {y.shape}  {min(seconds) * 1e3:7.3f} ms  {rate:6.1f} GFLOP/s  "
@@ -107,10 +97,13 @@ def main(arguments=None):
     sub = commands.add_parser("demo", help="run a bank of filters on a photograph and write a picture")
     sub.add_argument("image", nargs="?", type=pathlib.Path, help="a picture; default: matplotlib's sample photograph")
     sub.add_argument("-o", "--output", type=pathlib.Path, default=pathlib.Path("demo.png"), help="default: demo.png")
+    _selftest.add_arguments(commands.add_parser("selftest", help="check random calls of the functions, exactly"))
     options = parser.parse_args(arguments)
     if options.command == "info":
         dwconv.show_config()
         return 0
+    if options.command == "selftest":
+        return _selftest.main(options)
     try:
         return demo(options.image, options.output)
     except ImportError as error:
