@@ -143,13 +143,15 @@ def progress(cells):
     try:
         import tqdm
     except ImportError:
-        return cells, print
-    bar = tqdm.tqdm(cells, leave=False, disable=not (sys.stderr and sys.stderr.isatty()))
+        bar = None
+    else:
+        bar = tqdm.tqdm(cells, leave=False, disable=not (sys.stderr and sys.stderr.isatty()))
 
-    def write(*text, **options):
-        bar.clear()
-        print(*text, **options)
-    return bar, write
+    def write(text, **options):
+        if bar is not None:
+            bar.clear()
+        print(text, flush=True, **options)
+    return cells if bar is None else bar, write
 
 
 def add_arguments(parser):
@@ -168,52 +170,65 @@ def add_arguments(parser):
     parser.add_argument("--force", action="store_true", help="replace files that exist")
 
 
-def run(options, config):
-    """The command; `config` is what show_config knows, for --json.  Returns the exit code."""
+def checked(options):
+    """(shapes, peers) of the arguments; ValueError, OSError or ImportError for what cannot be done, before anything is."""
     if not 0 < options.seconds < 3600:
         raise ValueError(f"--seconds must be more than 0 and less than 3600, got {options.seconds}")
     peers = [name for name in options.against.split(",") if name]
     for name in peers:
         if name not in _bench_peers.PEERS:
             raise ValueError(f"--against takes some of {','.join(_bench_peers.PEERS)}; got {name!r:.80}")
+    _runtime.check_workers(options.workers)
     shapes = chosen(options.names, options.shape)
-    to_stdout = options.json == pathlib.Path("-")
-    for path in (options.plot, None if to_stdout else options.json):
-        if path is not None:
-            check_output(path, options.force)
+    for shape in shapes:
+        shape.plan("channels_last")
+    if options.json and str(options.json) != "-":
+        check_output(options.json, options.force)
     if options.plot:
+        check_output(options.plot, options.force)
         check_plot(options.plot)
-    workers = _runtime.check_workers(options.workers)
-    missing = {name: reason for name in peers if (reason := _bench_peers.missing(name))}
-    for name, reason in missing.items():
-        print(f"python -m dwconv bench: {name} left out: {reason}", file=sys.stderr)
-    peers = [name for name in peers if name not in missing]
+    return shapes, peers
 
+
+def run(options, config):
+    """The command; `config` is what show_config knows, for --json.  Returns the exit code."""
+    shapes, asked = checked(options)
+    workers, quiet = _runtime.check_workers(options.workers), str(options.json) == "-"
+    missing = {name: _bench_peers.missing(name) for name in asked}
+    peers = [name for name in asked if not missing[name]]
     layouts = LAYOUTS if options.layout == "both" else (options.layout,)
-    for s in shapes:
-        s.plan("channels_last")  # an error for what cannot be computed, before anything is
-
-    machine, table, rows, said = Machine(options.dtype, workers, options.seconds), columns(options.limit, peers), [], set()
-    cells, write = progress([(s, layout) for layout in layouts for s in shapes])
-    show = (lambda text: None) if to_stdout else write
+    cells, write = progress([(shape, layout) for layout in layouts for shape in shapes])
+    said = set()
 
     def complain(text):
         if text not in said:  # what a library does not have is said once, not for every shape
             said.add(text)
             write(f"python -m dwconv bench: {text}", file=sys.stderr)
 
-    show(f"{options.direction}, {options.dtype}, {workers} worker(s), {_runtime.kernels_name} kernels\n{machine.describe()}\n"
-         f"\n{line(table)}")
-    for s, layout in cells:
-        rows.append(row(Case(s, options.direction, layout, options.dtype, workers), machine, peers, options.seconds, complain))
+    def show(text):
+        if not quiet:
+            write(text)
+
+    for name in asked:
+        if missing[name]:
+            complain(f"{name} left out: {missing[name]}")
+    machine, table, rows = Machine(options.dtype, workers, options.seconds), columns(options.limit, peers), []
+    copies = machine.copy_rates()
+    show(f"{options.direction}, {options.dtype}, {workers} worker(s), {_runtime.kernels_name} kernels\n"
+         f"this machine: {2e-9 * machine.peak:.1f} GFLOP/s in registers; copies at "
+         + ", ".join(f"{rate / 1e9:.1f} GB/s of {text}" for text, rate in copies.items()) + f"\n\n{line(table)}")
+    for shape, layout in cells:
+        case = Case(shape, options.direction, layout, options.dtype, workers)
+        rows.append(row(case, machine, peers, options.seconds, complain))
         show(line(table, rows[-1]))
     if len(rows) > 1:
         reached, faster = mean(map(share, rows)), mean(map(ratio, rows))
         show(f"geometric mean: of limit {'-' if reached is None else f'{reached:.0%}'}"
              + (f", best/dwconv {faster:.2f}" if faster else ""))
     if options.json:
-        text = json.dumps({"config": config, "peak_flops": 2 * machine.peak, "rows": rows}, indent=1)
-        print(text) if to_stdout else options.json.write_text(text + "\n", encoding="utf-8")
+        measured = {"peak_flops": 2 * machine.peak, "copy_bytes_per_second": copies, "rows": rows}
+        text = json.dumps({"config": config, **measured}, indent=1)
+        print(text) if quiet else options.json.write_text(text + "\n", encoding="utf-8")
     if options.plot:
         draw(rows, options.plot)
     return 1 if any(r["wrong"] for r in rows) else 0

@@ -180,7 +180,6 @@ class Machine:
         """Seconds that a case takes at least, and what for; `copy`: seconds of the copy of its bytes."""
         return max((copy, "memory"), (case.multiply_adds / self.peak, "arithmetic"))
 
-    def describe(self):
-        rates = [f"{size / measure({'copy': self.copy(size)}, self.seconds)['copy'] / 1e9:.1f} GB/s of {text}"
-                 for size, text in LEVELS]
-        return f"this machine: {2 * self.peak / 1e9:.1f} GFLOP/s in registers; copies at {', '.join(rates)}"
+    def copy_rates(self):
+        """Bytes a second, read and written, of copies that move the sizes of LEVELS."""
+        return {text: size / measure({"copy": self.copy(size)}, self.seconds)["copy"] for size, text in LEVELS}

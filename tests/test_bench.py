@@ -26,7 +26,7 @@ SMALL = "2x9x7x3 k3 s2 d1 m2"
 @pytest.fixture(autouse=True)
 def small_memory(monkeypatch):
     """Copies of 128 MiB take longer than all the rest."""
-    monkeypatch.setattr(_bench_cases, "LEVELS", [(2**k, "4 MiB") for k in (10, 12, 14)])
+    monkeypatch.setattr(_bench_cases, "LEVELS", [(2**k, f"{k} MiB") for k in (10, 12, 14)])
 
 
 def bench(capsys, *arguments):
@@ -157,6 +157,7 @@ def test_json(tmp_path, capsys):
     for result in (written, printed):
         assert result["config"] == dwconv.show_config("dicts")
         assert 1e8 < result["peak_flops"] < 1e15
+        assert all(1e4 < rate < 1e15 for rate in result["copy_bytes_per_second"].values())
         (row,) = result["rows"]
         assert row["shape"] == SMALL
         assert 0 < row["seconds"]["dwconv"] < 10

@@ -133,8 +133,8 @@ def test_pictures_are_not_replaced(tmp_path, capsys):
 
 @pytest.mark.parametrize("arguments", [
     [], ["nothing"], ["info", "more"], ["demo", "--nothing"], ["demo", "a", "b"], ["bench", "--nothing"],
-    ["bench", "--pass", "sideways"], ["bench", "--layout", "nhwc"], ["bench", "--dtype", "float16"], ["bench", "--workers", "two"],
-    ["bench", "--seconds", "long"], ["bench", "--shape"], ["bench", "--json"]], ids=str)
+    ["bench", "--pass", "sideways"], ["bench", "--layout", "nhwc"], ["bench", "--dtype", "float16"],
+    ["bench", "--workers", "two"], ["bench", "--seconds", "long"], ["bench", "--shape"], ["bench", "--json"]], ids=str)
 def test_usage(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         __main__.main(arguments)
@@ -152,7 +152,7 @@ def test_usage_of_the_process(tmp_path):
 # ---- streams ----
 
 BENCH = ["bench", "tiny", "--seconds", "0.0001"]
-SMALL = "import dwconv._bench_cases as cases; cases.LEVELS = (); from dwconv.__main__ import process; import sys; sys.exit(process())"
+SMALL = "import sys; from dwconv import _bench_cases, __main__; _bench_cases.LEVELS = (); sys.exit(__main__.process())"
 
 
 def started(arguments, cwd, **streams):
