@@ -20,6 +20,11 @@ def as_array(name, value):
         raise TypeError(f"{name} is a dask array: map dwconv over its blocks, or call .compute() on it first")
     if hasattr(value, "toarray") and hasattr(value, "nnz"):
         raise TypeError(f"{name} is a sparse matrix: convert it with .toarray() first")
+    if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+        try:
+            return np.from_dlpack(value)
+        except (BufferError, RuntimeError) as error:  # on another device, mostly
+            raise TypeError(f"{name} gives NumPy no access to its memory: {error}") from error
     return np.asarray(value)
 
 

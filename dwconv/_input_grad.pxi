@@ -171,18 +171,20 @@ cdef void run_grad_channels(Plan* p, const real* x, const real* w, real* y, int 
         p.bands = dw_ceil_div(p.rows.size * dw_min(p.cols.size * p.channels * <Py_ssize_t> sizeof(real), BAND_BYTES), BAND_BYTES)
     if workers > 1:
         p.bands = dw_max(p.bands, dw_ceil_div(workers * TASKS_PER_WORKER, p.images))
+    p.bands = dw_max(p.bands, <Py_ssize_t> (p.watch.rounds * workers / p.images))
     p.bands = dw_max(dw_min(p.bands, units // 2), 1)
     p.groups = 1
     tasks = p.images * p.bands
     if workers > 1 and tasks < workers * 2:
         p.groups = dw_min(grad_channel_blocks(p, lanes), dw_ceil_div(workers * TASKS_PER_WORKER, tasks))
     tasks *= p.groups
-    if workers <= 1:
-        for task in range(tasks):
-            grad_channel_task(p, task, x, w, y)
-    else:
-        for task in prange(tasks, schedule="static", num_threads=workers):
-            grad_channel_task(p, task, x, w, y)
+    while next_round(&p.watch, tasks, workers):
+        if workers <= 1:
+            for task in range(p.watch.begin, p.watch.end):
+                grad_channel_task(p, task, x, w, y)
+        else:
+            for task in prange(p.watch.begin, p.watch.end, schedule="static", num_threads=workers):
+                grad_channel_task(p, task, x, w, y)
 
 
 # ---- blocks of channels in the scratch: planes taken as channels; the multiplier ----
@@ -305,12 +307,13 @@ cdef void run_grad_blocks(Plan* p, bint last, Tiling t, const real* x, const rea
                           int workers) noexcept nogil:
     cdef Py_ssize_t task, lanes = lanes_of(sizeof(real))
     cdef Py_ssize_t tasks = p.images * dw_ceil_div(p.channels // p.repeat, lanes) * t.down * t.across
-    if workers <= 1:
-        for task in range(tasks):
-            grad_block_task(p, last, t, task, x, w, y, scratch)
-    else:
-        for task in prange(tasks, schedule="static", num_threads=workers):
-            grad_block_task(p, last, t, task, x, w, y, scratch + threadid() * (SCRATCH_BYTES // <Py_ssize_t> sizeof(real)))
+    while next_round(&p.watch, tasks, workers):
+        if workers <= 1:
+            for task in range(p.watch.begin, p.watch.end):
+                grad_block_task(p, last, t, task, x, w, y, scratch)
+        else:
+            for task in prange(p.watch.begin, p.watch.end, schedule="static", num_threads=workers):
+                grad_block_task(p, last, t, task, x, w, y, scratch + threadid() * (SCRATCH_BYTES // <Py_ssize_t> sizeof(real)))
 
 
 # ---- planes one by one ----
@@ -396,14 +399,18 @@ cdef void run_grad_rows(Plan* p, bint pairs, const real* x, const real* w, real*
     p.bands = 1 if pairs else p.rows.size * p.cols.size * <Py_ssize_t> sizeof(real) // 16384
     if workers > 1:
         p.bands = dw_max(p.bands, dw_ceil_div(workers * TASKS_PER_WORKER, planes))
+    p.bands = dw_max(p.bands, <Py_ssize_t> (p.watch.rounds * workers / planes))
     p.bands = dw_max(1, dw_min(p.bands, p.rows.size // (GRAD_ROWS * period(&p.rows))))
     p.items = planes * p.bands
-    if workers <= 1:
-        grad_row_task(p, pairs, 0, 1, x, w, y, scratch)
-    else:
-        tasks = dw_min(p.items, workers * TASKS_PER_WORKER)
-        for task in prange(tasks, schedule="static", num_threads=workers):
-            grad_row_task(p, pairs, task, tasks, x, w, y, scratch + threadid() * (SCRATCH_BYTES // <Py_ssize_t> sizeof(real)))
+    tasks = tasks_of_items(p, workers)
+    while next_round(&p.watch, tasks, workers):
+        if workers <= 1:
+            for task in range(p.watch.begin, p.watch.end):
+                grad_row_task(p, pairs, task, tasks, x, w, y, scratch)
+        else:
+            for task in prange(p.watch.begin, p.watch.end, schedule="static", num_threads=workers):
+                grad_row_task(p, pairs, task, tasks, x, w, y,
+                              scratch + threadid() * (SCRATCH_BYTES // <Py_ssize_t> sizeof(real)))
 
 
 # ---- entry point ----
@@ -429,6 +436,7 @@ cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :
     p.yn, p.yc = elements(x_grad.strides[0], x_grad.shape[0], size), elements(x_grad.strides[c], x_grad.shape[c], size)
     p.yh, p.yw = elements(x_grad.strides[h], x_grad.shape[h], size), elements(x_grad.strides[h + 1], x_grad.shape[h + 1], size)
     p.wh, p.ww = w.strides[0] // size, w.strides[1] // size
+    p.watch = make_watch(<double> p.images * p.channels * p.rows.out * p.cols.out * p.rows.taps * p.cols.taps, workers)
     t.rows = 0
     pairs = (not last and p.repeat == 1 and p.rows.taps == p.cols.taps
              and dw_grad_pairs(p.rows.taps, p.rows.stride, p.rows.dilation)
@@ -448,7 +456,7 @@ cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :
         else:
             run_grad_rows(&p, pairs, &grad[0, 0, 0, 0], &w[0, 0, 0], &x_grad[0, 0, 0, 0], scratch, workers)
         free(scratch)
-    return True
+    return -1 if p.watch.stop else True
 
 
 cdef tuple turned(tuple axis):

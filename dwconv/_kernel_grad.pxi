@@ -63,6 +63,8 @@ cdef struct GradPlan:
     Py_ssize_t blocks, groups, group                          # of channels; a group's most blocks
     Py_ssize_t parts, per_part                                # of the pieces; pieces of a part, 2**k
     Py_ssize_t gathered, scratch                              # numbers of a worker: for planes, in all
+    Py_ssize_t look                                           # pieces between two looks at the signals; 0: none
+    Watch watch
 
 
 cdef struct Unit:
@@ -277,7 +279,7 @@ cdef void write_block(const GradPlan* p, Py_ssize_t block, const real* acc, real
         w += p.wh
 
 
-cdef void grad_task(const GradPlan* p, Py_ssize_t task, const real* x, const real* grad, real* w, real* parts,
+cdef void grad_task(GradPlan* p, Py_ssize_t task, const real* x, const real* grad, real* w, real* parts,
                     real* scratch) noexcept nogil:
     """One group of blocks, one part of the pieces: a stack of sums, of which two of equal height become one when they meet."""
     cdef Py_ssize_t part = task % p.parts, group = task // p.parts, sums = p.taps * p.lanes, depth = 0
@@ -287,6 +289,8 @@ cdef void grad_task(const GradPlan* p, Py_ssize_t task, const real* x, const rea
     cdef real* stack = scratch + p.gathered
     cdef real* top = stack
     for piece in range(piece0, dw_min(piece0 + p.per_part, p.pieces)):
+        if p.look and (piece - piece0) % p.look == 0 and stopped(&p.watch):
+            return
         memset(top, 0, size * sizeof(real))
         for unit in range(piece * p.per_piece, dw_min((piece + 1) * p.per_piece, p.units)):
             u = make_unit(p, unit)
@@ -308,7 +312,7 @@ cdef void grad_task(const GradPlan* p, Py_ssize_t task, const real* x, const rea
         write_block(p, block, <const real*> stack + (block - first) * sums, w)
 
 
-cdef void run_grad(const GradPlan* p, const real* x, const real* grad, real* w, real* scratch, int workers) noexcept nogil:
+cdef void run_grad(GradPlan* p, const real* x, const real* grad, real* w, real* scratch, int workers) noexcept nogil:
     cdef Py_ssize_t task, tasks = p.groups * p.parts, size = p.blocks * p.taps * p.lanes, step = 1, part
     cdef real* parts = scratch + workers * p.scratch
     if workers <= 1:
@@ -349,7 +353,8 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
 
 cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
     """Units and pieces by geometry only; groups and parts for the workers."""
-    cdef Py_ssize_t rows = dw_ceil_div(p.rows.out, p.rows.phases), most = TERMS, want = 4 * workers, levels = 2, n
+    cdef Py_ssize_t rows = dw_ceil_div(p.rows.out, p.rows.phases), most = TERMS, levels = 2, n
+    cdef Py_ssize_t want = dw_max(4 * workers, <Py_ssize_t> min(p.watch.rounds, 32.0))    # a signal waits for the last task
     p.line, p.strip = p.cols.out, p.lanes // p.period * p.period
     if p.family == ROWS:
         p.line = dw_ceil_div(p.cols.out * p.period, p.strip)
@@ -373,6 +378,7 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
     while p.per_part < p.pieces and (workers <= 1 or p.groups * dw_ceil_div(p.pieces, p.per_part) > want):
         p.per_part *= 2
     p.parts = dw_ceil_div(p.pieces, p.per_part)
+    p.look = dw_max(<Py_ssize_t> (p.groups * p.pieces / (p.watch.rounds * workers)), 1) if p.watch.rounds > 1 else 0
     n = p.per_part
     while n > 1:
         levels += 1
@@ -404,6 +410,7 @@ cdef bint _kernel_grad(bint last, const real[:, :, :, :] x, const real[:, :, :, 
     p.xw = p.xw if x.shape[h + 1] > 1 else x.shape[3] if last else 1
     p.gw = p.gw if grad.shape[h + 1] > 1 else grad.shape[3] if last else 1
     p.wh, p.ww = elements(w.strides[0], w.shape[0], size), elements(w.strides[1], w.shape[1], size)
+    p.watch = make_watch(<double> p.images * p.channels * p.rows.out * p.cols.out * p.rows.taps * p.cols.taps, workers)
     p.lanes, p.taps = lanes_of(size), w.shape[0] * w.shape[1]
     p.family = choose_family(&p, last, size)
     p.period = p.channels if last and p.family == ROWS else 1
@@ -416,7 +423,7 @@ cdef bint _kernel_grad(bint last, const real[:, :, :, :] x, const real[:, :, :, 
     with nogil:
         run_grad(&p, &x[0, 0, 0, 0], &grad[0, 0, 0, 0], &w[0, 0, 0], scratch, workers)
         free(scratch)
-    return True
+    return -1 if p.watch.stop else True
 
 
 def kernel_grad(str data_format, x, grad, w_grad, tuple rows, tuple cols, int workers):

@@ -18,6 +18,7 @@ This file is compiled once per instruction set, see setup.py.  Bits do not depen
 """
 from cython.parallel cimport prange, threadid
 from libc.stdlib cimport free
+from libc.time cimport CLOCKS_PER_SEC, clock, clock_t
 
 
 cdef extern from *:
@@ -51,9 +52,11 @@ cdef extern from *:
     #ifdef _OPENMP
     #include <omp.h>
     #define dw_max_threads omp_get_max_threads
+    #define dw_thread_num omp_get_thread_num
     enum { DW_OPENMP = 1 };
     #else
     #define dw_max_threads() 1
+    #define dw_thread_num() 0
     enum { DW_OPENMP = 0 };
     #endif
     enum { DW_VECTOR_BYTES = DW_BYTES };
@@ -71,6 +74,8 @@ cdef extern from *:
     enum: DW_OPENMP, DW_VECTOR_BYTES
     void* aligned_alloc(size_t, size_t) nogil
     int dw_max_threads() nogil
+    int dw_thread_num() nogil
+    int PyErr_CheckSignals()             # leaves the exception set, for the entry to pass on
     Py_ssize_t multiply_adds_f32(Py_ssize_t) nogil
     Py_ssize_t multiply_adds_f64(Py_ssize_t) nogil
     void dw_copies(unsigned char*, const unsigned char*, Py_ssize_t, Py_ssize_t) nogil
@@ -104,10 +109,48 @@ cdef enum:
     STREAM_BYTES = 25165824   # of x and y: beyond, they come from memory, which is fast along rows only (L3 here: 32 MB, shared)
     LONG_ROW = 192            # numbers: planes with longer rows are run along them
     TASKS_PER_WORKER = 4      # so that a worker that the machine slows down holds up little
+    ROUND = 1 << 28           # multiply-adds of a worker between two looks at the signals: 4 ms here, a third of a second at worst
 
 
 cdef inline Py_ssize_t lanes_of(Py_ssize_t size) noexcept nogil:
     return DW_VECTOR_BYTES // size if DW_VECTOR_BYTES else 1
+
+
+# ---- signals: Ctrl-C ends a long call ----
+
+cdef struct Watch:
+    double rounds             # of the call: its multiply-adds by ROUND * workers
+    clock_t last, interval    # CPU time of the last look, and from one to the next: 50 ms of all workers
+    bint stop                 # a handler has raised
+    Py_ssize_t begin, end     # tasks of the round
+
+
+cdef inline Watch make_watch(double work, int workers) noexcept nogil:
+    cdef Watch watch
+    watch.rounds = work / (<double> ROUND * workers)
+    watch.last, watch.interval, watch.stop, watch.begin, watch.end = 0, CLOCKS_PER_SEC // 20 * workers, False, 0, 0
+    return watch
+
+
+cdef bint stopped(Watch* watch) noexcept nogil:
+    """Whether to end the call.  Its own thread looks, between rounds; where that is not Python's main one, it sees no signal.
+
+    Not more often, since the look takes the GIL, for which other threads may let it wait 5 ms."""
+    if dw_thread_num() == 0 and not watch.stop and clock() - watch.last > watch.interval:
+        with gil:
+            watch.stop = PyErr_CheckSignals() != 0
+        watch.last = clock()
+    return watch.stop
+
+
+cdef inline bint next_round(Watch* watch, Py_ssize_t tasks, int workers) noexcept nogil:
+    watch.begin = watch.end
+    if watch.begin == tasks or watch.begin and stopped(watch):
+        return False
+    watch.end = tasks
+    if watch.rounds > 1:
+        watch.end = dw_min(watch.begin + dw_max(<Py_ssize_t> (tasks / watch.rounds), workers), tasks)
+    return True
 
 
 # ---- geometry ----
@@ -136,6 +179,7 @@ cdef struct Plan:
     Py_ssize_t items          # row family: row phases x bands x planes
     Py_ssize_t start          # first channel of the first block, negative if that one is to overlap the second
     bint dense                # channels_first: whether the rows of a plane follow each other without gaps, in x and y
+    Watch watch
     dw_geometry geometry      # what all tasks share
 
 
@@ -183,6 +227,7 @@ cdef inline Py_ssize_t band_count(const Plan* p, Py_ssize_t row_bytes, Py_ssize_
     cdef Py_ssize_t count = dw_ceil_div(rows * dw_min(row_bytes, BAND_BYTES), BAND_BYTES)
     if workers > 1:
         count = dw_max(count, dw_ceil_div(workers * TASKS_PER_WORKER, dw_max(others, 1)))
+    count = dw_max(count, <Py_ssize_t> (p.watch.rounds * workers / dw_max(others, 1)))
     return dw_max(1, dw_min(count, rows // 4))
 
 
@@ -242,12 +287,13 @@ cdef void run_channels(Plan* p, const real* x, const real* w, const real* bias, 
     if workers > 1 and tasks < workers * 2:
         p.groups = dw_max(1, dw_min(p.channels // lanes, dw_ceil_div(workers * TASKS_PER_WORKER, tasks)))
     tasks *= p.groups
-    if workers <= 1:
-        for task in range(tasks):
-            channel_task(p, task, x, w, bias, y)
-    else:
-        for task in prange(tasks, schedule="static", num_threads=workers):
-            channel_task(p, task, x, w, bias, y)
+    while next_round(&p.watch, tasks, workers):
+        if workers <= 1:
+            for task in range(p.watch.begin, p.watch.end):
+                channel_task(p, task, x, w, bias, y)
+        else:
+            for task in prange(p.watch.begin, p.watch.end, schedule="static", num_threads=workers):
+                channel_task(p, task, x, w, bias, y)
 
 
 # ---- channels_first: vectors along the row ----
@@ -277,6 +323,13 @@ cdef void row_task(const Plan* shared, Py_ssize_t task, Py_ssize_t tasks, const 
             row_block_f64(&p.geometry, x_plane, w + c, b, y_plane, r0, r1)
 
 
+cdef inline Py_ssize_t tasks_of_items(const Plan* p, int workers) noexcept nogil:
+    cdef double tasks = 1 if workers <= 1 else workers * TASKS_PER_WORKER
+    if p.watch.rounds > 1:
+        tasks *= p.watch.rounds
+    return p.items if tasks > p.items else <Py_ssize_t> tasks
+
+
 cdef void run_rows(Plan* p, const real* x, const real* w, const real* bias, real* y, int workers) noexcept nogil:
     cdef Py_ssize_t task, tasks
     cdef dw_geometry* g = &p.geometry
@@ -288,12 +341,14 @@ cdef void run_rows(Plan* p, const real* x, const real* w, const real* bias, real
     g.strips = g.stream or g.width >= LONG_ROW
     p.bands = band_count(p, sizeof(real) * (p.rows.stride * g.width + g.cols), p.images * p.channels * p.rows.phases, workers)
     p.items = p.images * p.channels * p.rows.phases * p.bands
-    if workers <= 1:
-        row_task(p, 0, 1, x, w, bias, y)
-    else:
-        tasks = dw_min(p.items, workers * TASKS_PER_WORKER)
-        for task in prange(tasks, schedule="dynamic", chunksize=1, num_threads=workers):
-            row_task(p, task, tasks, x, w, bias, y)
+    tasks = tasks_of_items(p, workers)
+    while next_round(&p.watch, tasks, workers):
+        if workers <= 1:
+            for task in range(p.watch.begin, p.watch.end):
+                row_task(p, task, tasks, x, w, bias, y)
+        else:
+            for task in prange(p.watch.begin, p.watch.end, schedule="dynamic", chunksize=1, num_threads=workers):
+                row_task(p, task, tasks, x, w, bias, y)
 
 
 # ---- channels_first, a vector's number of planes at a time as channels ----
@@ -362,13 +417,14 @@ cdef void run_planes(Plan* p, const real* x, const real* w, const real* bias, re
     p.geometry.sw = p.cols.step
     p.bands = dw_ceil_div(p.rows.out, rows)
     tasks *= p.bands
-    if workers <= 1:
-        for task in range(tasks):
-            plane_task(p, task, x, w, bias, y, scratch)
-    else:
-        # static: a worker finds the planes of the last call in its own cache (56x56x144 k5 s2, 2 workers: 75 us, dynamic 100)
-        for task in prange(tasks, schedule="static", num_threads=workers):
-            plane_task(p, task, x, w, bias, y, scratch + threadid() * (SCRATCH_BYTES // <Py_ssize_t> sizeof(real)))
+    while next_round(&p.watch, tasks, workers):
+        if workers <= 1:
+            for task in range(p.watch.begin, p.watch.end):
+                plane_task(p, task, x, w, bias, y, scratch)
+        else:
+            # static: a worker finds the planes of the last call in its own cache (56x56x144 k5 s2, 2 workers: 75 us, dynamic 100)
+            for task in prange(p.watch.begin, p.watch.end, schedule="static", num_threads=workers):
+                plane_task(p, task, x, w, bias, y, scratch + threadid() * (SCRATCH_BYTES // <Py_ssize_t> sizeof(real)))
 
 
 # ---- channels_last with few channels: flat rows of one plane, whose weights repeat with the pixel ----
@@ -439,6 +495,7 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :] w, c
     p.yn, p.yc = elements(y.strides[0], y.shape[0], size), elements(y.strides[c], y.shape[c], size)
     p.yh, p.yw = elements(y.strides[h], y.shape[h], size), elements(y.strides[h + 1], y.shape[h + 1], size)
     p.wh, p.ww = w.strides[0] // size, w.strides[1] // size
+    p.watch = make_watch(<double> p.images * p.channels * p.rows.out * p.cols.out * p.rows.taps * p.cols.taps, workers)
     p.geometry.stream = size * p.images * p.channels * (
         p.rows.size * p.cols.size // p.repeat + p.rows.out * p.cols.out) > STREAM_BYTES
     p.geometry.clamp = len(clamp) == 2
@@ -465,7 +522,7 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :] w, c
         else:
             run_rows(&p, &x[0, 0, 0, 0], &w[0, 0, 0], b, &y[0, 0, 0, 0], workers)
         free(scratch)
-    return True
+    return -1 if p.watch.stop else True
 
 
 def forward(str data_format, x, w, bias, y, tuple rows, tuple cols, tuple clamp, int workers):

@@ -136,13 +136,13 @@ DW_INLINE void DW(plane_strip)(DW_PLANE_ARGUMENTS, ptrdiff_t pitch, const int R,
     DW_UNROLL for (int r = 0; r < R; r++) DW(plane_store)(g, y + r * g->yh, acc + r * T, left, apart, T, checked);
 }
 
-/* Output rows r0..r1 of T vectors of columns from c on. */
+/* Output rows r0..r1 of T vectors of columns from c on; edge: which ends the row, and needs no code for its inside. */
 DW_INLINE void DW(plane_column)(
         const dw_geometry *g, const REAL *x, const REAL *w, VEC bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t c, ptrdiff_t apart,
-        ptrdiff_t pitch, const int K, const int S, const int T, const int strip, const int pattern) {
+        ptrdiff_t pitch, const int K, const int S, const int T, const int strip, const int pattern, const int edge) {
     const ptrdiff_t first = c * S - g->pad, end = c + (T - 1) * apart + LANES, left = g->cols - c;
     const ptrdiff_t last = S == 1 ? (K - 1) * g->xw + end - 1 - g->pad : first + (S * T + 1) * LANES - 1;
-    const int inside = first >= 0 && last < g->width && end <= g->cols;
+    const int inside = !edge && first >= 0 && last < g->width && end <= g->cols;
     x += g->x0 + c * S;
     y += c;
 #define RUN(m, checked)                                                                                                    \
@@ -176,8 +176,8 @@ DW_INLINE void DW(plane_rows)(
             for (ptrdiff_t c = base; c < dw_min(base + apart, g->cols); c += LANES) {
                 const ptrdiff_t phase = pattern ? c % period : 0;
                 const VEC b = !bias ? DW(splat)(0) : pattern ? DW(load)(bias + phase) : DW(splat)(*bias);
-                if (many) DW(plane_column)(g, x, w + phase, b, y, r0, r1, c, apart, pitch, K, S, T, strip, pattern);
-                else DW(plane_column)(g, x, w + phase, b, y, r0, r1, c, apart, pitch, K, S, 1, strip, pattern);
+                if (many) DW(plane_column)(g, x, w + phase, b, y, r0, r1, c, apart, pitch, K, S, T, strip, pattern, 0);
+                else if (T > 1) DW(plane_column)(g, x, w + phase, b, y, r0, r1, c, apart, pitch, K, S, 1, strip, pattern, !pattern);
             }
             if (many) base += (T - 1) * apart;
         }

@@ -107,7 +107,7 @@ gelu = _elementwise("gelu", "x * P(N(0, 1) < x) (arXiv:1606.08415); `approximate
 tanh = _elementwise("tanh", "tanh(x)", lambda x: np.tanh(x), lambda x: 4 * f.sigmoid_slope(2 * x))
 tanh_shrink = _elementwise("tanh_shrink", "x - tanh(x)", lambda x: x - np.tanh(x), lambda x: np.tanh(x) ** 2)
 hard_tanh = _elementwise("hard_tanh", "x, but in [-1, 1]", lambda x: np.clip(x, -1, 1), lambda x: np.abs(x) <= 1)
-softsign = _elementwise("softsign", "x / (1 + |x|)", lambda x: x / (1 + np.abs(x)), lambda x: (1 + np.abs(x)) ** -2)
+softsign = _elementwise("softsign", "``x / (1 + |x|)``", lambda x: x / (1 + np.abs(x)), lambda x: (1 + np.abs(x)) ** -2)
 exponential = _elementwise("exponential", "exp(x)", lambda x: np.exp(x), lambda x: np.exp(x))
 squareplus = _elementwise("squareplus", "(x + sqrt(x**2 + b)) / 2 (arXiv:2112.11687)", f.squareplus, f.squareplus_slope)
 hard_sigmoid = _elementwise(
@@ -122,7 +122,7 @@ hard_silu = _elementwise(
 )
 hard_shrink = _elementwise(
     "hard_shrink",
-    "x if |x| > threshold else 0",
+    "``x if |x| > threshold else 0``",
     lambda x, threshold=0.5: np.where(np.abs(x) <= threshold, 0, x),
     lambda x, threshold=0.5: np.abs(x) > threshold,
 )

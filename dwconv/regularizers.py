@@ -110,7 +110,7 @@ class L2(Regularizer):
 
 @_registry.register("orthogonal_regularizer")
 class OrthogonalRegularizer(Regularizer):
-    """`factor` times the mean |cosine| between two rows (or columns: `mode`) of a matrix, halved as in Keras.
+    """`factor` times the mean absolute cosine between two rows (or columns: `mode`) of a matrix, halved as in Keras.
 
     Rank 2 only, as in Keras, so never a depthwise kernel: ValueError. One row alone has the penalty 0 (Keras: NaN).
     """

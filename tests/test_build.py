@@ -86,7 +86,7 @@ def test_vector_widths():
     widths = {name: _runtime.load(name).build_info()["vector_bytes"] for name in RUNNABLE}
     assert {name: width for name, width in widths.items() if name != "baseline"} == {
         name: width for name, width in {"avx512": 64, "avx2": 32}.items() if name in widths}
-    assert widths["baseline"] in (0, 16, 32, 64)  # 32 and 64: built with DWCONV_NATIVE
+    assert widths.get("baseline", 16) in (0, 16, 32, 64)  # 32 and 64: built with DWCONV_NATIVE; none: with DWCONV_MODULES
     assert all(_runtime.load(name).build_info()["compiler"] for name in RUNNABLE)
 
 
@@ -113,8 +113,7 @@ FLOORS = {
     "_layer_base": 3.5, "_layer_gradients": 3.5,  # of layer.py's own
     "layer": 4,
     "_bench_cases": 4, "_bench_peers": 4,
-    "__init__": 5,
-    "_bench": 5,
+    "__init__": 5, "dask": 5, "sklearn": 5, "_bench": 5,
     "__main__": 6,
 }
 
@@ -147,7 +146,7 @@ def test_public_names():
     assert all(type(getattr(dwconv, name)).__name__ == "module" for name in others), others
 
 
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.rst"))]
 
 
 def test_there_is_a_readme():
@@ -160,8 +159,8 @@ def test_paths_in_documents(document):
     text = re.sub(r"https?://\S+", "", document.read_text(encoding="utf-8"))
     names = re.findall(r"[\w.-]*[\w-]/[\w./-]*\w\.\w+|\b[\w-]+\.(?:py|pyx|h|toml|md|sh|in)\b", text)
     names += re.findall(r"`([\w.-]+/)`", text) + re.findall(r"\]\(([^)#:]+)\)", text)
-    missing = sorted({name for name in names if not any((ROOT / folder / name).exists() for folder in ("", "tests", "asv_bench"))
-                      and not (PACKAGE.parent / name).exists() and not (PACKAGE / name).exists()})
+    folders = [ROOT, ROOT / "tests", ROOT / "asv_bench", ROOT / "docs", PACKAGE.parent, PACKAGE]
+    missing = sorted({name for name in names if not any((folder / name).exists() for folder in folders)})
     assert not missing
 
 
