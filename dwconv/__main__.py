@@ -1,9 +1,12 @@
-"""python -m dwconv info | demo | selftest: what was built and runs; a bank of filters on a photograph; random calls checked.
+"""python -m dwconv info | demo | bench | selftest: what was built and runs; filters on a photograph; times and limits; checks.
 
-Only what the command line needs.  matplotlib (the `demo` extra) is imported when a picture is asked for, never before.
+Only what the command line needs; `bench` is in _bench.py.  A command fails with one line on stderr, never a traceback, and exit
+code 2 for what it was given, 1 for a result that is wrong and for output that nobody takes, 130 for Ctrl-C.  matplotlib (the
+`demo` extra) is imported when a picture is asked for, never before.
 """
 
 import argparse
+import os
 import pathlib
 import sys
 import time
@@ -11,7 +14,7 @@ import time
 import numpy as np
 
 import dwconv
-from dwconv import _oracle, _runtime, _selftest
+from dwconv import _bench, _oracle, _runtime, _selftest
 
 _SOBEL = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
 _BINOMIAL = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1]) / 256
@@ -96,22 +99,47 @@ def main(arguments=None):
     commands.add_parser("info", help="print what was built, what runs and why")
     sub = commands.add_parser("demo", help="run a bank of filters on a photograph and write a picture")
     sub.add_argument("image", nargs="?", type=pathlib.Path, help="a picture; default: matplotlib's sample photograph")
-    sub.add_argument("-o", "--output", type=pathlib.Path, default=pathlib.Path("demo.png"), help="default: demo.png")
+    sub.add_argument("-o", "--output", type=pathlib.Path, help="default: demo.png, which is replaced if it exists")
+    sub.add_argument("--force", action="store_true", help="replace any picture that exists")
+    _bench.add_arguments(commands.add_parser("bench", help="time shapes, alone or beside other libraries, and their limits"))
     _selftest.add_arguments(commands.add_parser("selftest", help="check random calls of the functions, exactly"))
     options = parser.parse_args(arguments)
-    if options.command == "info":
-        dwconv.show_config()
-        return 0
-    if options.command == "selftest":
-        return _selftest.main(options)
     try:
-        return demo(options.image, options.output)
+        if options.command == "info":
+            dwconv.show_config()
+            return 0
+        if options.command == "bench":
+            return _bench.run(options, dwconv.show_config("dicts"))
+        if options.command == "selftest":
+            return _selftest.main(options)
+        if options.output:
+            _bench.check_output(options.output, options.force)
+        return demo(options.image, options.output or pathlib.Path("demo.png"))
+    except BrokenPipeError:  # for `process`
+        raise
     except ImportError as error:
-        print(f"python -m dwconv demo needs the demo extra (pip install 'dwconv[demo]'): {error}", file=sys.stderr)
-    except (OSError, ValueError, SyntaxError) as error:  # the last: what matplotlib calls a broken PNG
-        print(f"python -m dwconv demo: {error}", file=sys.stderr)
+        print(f"python -m dwconv {options.command} needs the demo extra (pip install 'dwconv[demo]'): {error}", file=sys.stderr)
+    except (OSError, ValueError, MemoryError, SyntaxError) as error:  # the last: what matplotlib calls a broken PNG
+        print(f"python -m dwconv {options.command}: {error}", file=sys.stderr)
     return 2
 
 
+def process():
+    """`main` as a process: a reader that went away, a full disk or Ctrl-C end it with an exit code, never a traceback."""
+    try:
+        code = main()
+        if sys.stdout:  # None where it was closed from the start
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        code = 130
+    except OSError as error:
+        # what is still buffered goes nowhere, or the interpreter would fail on it once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            print(f"python -m dwconv: {error}", file=sys.stderr)
+        code = 1
+    return code
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process())

@@ -34,6 +34,7 @@ cdef extern from *:
     #include "_tiles.h"
     #include "_input_grad_tiles.h"
     #include "_kernel_grad_tiles.h"
+    #include "_peak.h"
     #undef REAL
     #undef REAL_SIZE
     #undef REAL_INT
@@ -46,6 +47,7 @@ cdef extern from *:
     #include "_tiles.h"
     #include "_input_grad_tiles.h"
     #include "_kernel_grad_tiles.h"
+    #include "_peak.h"
     #ifdef _MSC_VER                      /* one lane: nothing to align for */
     #include <stdlib.h>
     #define aligned_alloc(alignment, size) malloc(size)
@@ -81,6 +83,9 @@ cdef extern from *:
     PyThreadState* PyEval_SaveThread() nogil
     void PyEval_RestoreThread(PyThreadState*) nogil
     int PyErr_CheckSignals() nogil       # leaves the exception set, for the entry to pass on
+    Py_ssize_t multiply_adds_f32(Py_ssize_t) nogil
+    Py_ssize_t multiply_adds_f64(Py_ssize_t) nogil
+    void dw_copies(unsigned char*, const unsigned char*, Py_ssize_t, Py_ssize_t) nogil
     Py_ssize_t dw_ceil_div(Py_ssize_t, Py_ssize_t) nogil
     Py_ssize_t dw_max(Py_ssize_t, Py_ssize_t) nogil
     Py_ssize_t dw_min(Py_ssize_t, Py_ssize_t) nogil
@@ -552,6 +557,24 @@ def max_threads():
 def build_info():
     """What this module was compiled with."""
     return {"compiler": DW_COMPILER.decode(), "openmp": bool(DW_OPENMP), "vector_bytes": DW_VECTOR_BYTES}
+
+
+def multiply_adds(bint double_precision, Py_ssize_t steps, int workers):
+    """Multiplies and adds in registers, `steps` steps on each worker, and returns how often; for _bench.py, which times it."""
+    cdef Py_ssize_t worker, count = 0
+    for worker in prange(workers, nogil=True, schedule="static", chunksize=1, num_threads=workers):
+        count += multiply_adds_f64(steps) if double_precision else multiply_adds_f32(steps)
+    return count
+
+
+def copies(const unsigned char[::1] source, unsigned char[::1] target, Py_ssize_t repeats, int workers):
+    """Copies source to target `repeats` times, each worker a part of its own; for _bench.py, which times it."""
+    cdef Py_ssize_t worker, size = dw_min(source.shape[0], target.shape[0])
+    cdef const unsigned char* s = &source[0]
+    cdef unsigned char* t = &target[0]
+    for worker in prange(workers, nogil=True, schedule="static", chunksize=1, num_threads=workers):
+        dw_copies(t + size * worker // workers, s + size * worker // workers,
+                  size * (worker + 1) // workers - size * worker // workers, repeats)
 
 
 include "_input_grad.pxi"

@@ -1,10 +1,11 @@
-"""python -m dwconv: what it prints and writes, and how it fails: exit code 2 and one line, never a traceback.
+"""python -m dwconv: what it prints and writes, and how it fails: exit code 2 or 1 and one line, never a traceback.
 
 `python -m` itself is run where the process matters; the rest calls `main` in this one, since matplotlib takes a second to
 import.  Whether the panels look like their labels is for people to see.
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -120,7 +121,20 @@ def test_without_matplotlib(monkeypatch, capsys):
     assert re.fullmatch(r".*needs the demo extra \(pip install 'dwconv\[demo\]'\).*\n", capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("arguments", [[], ["nothing"], ["info", "more"], ["demo", "--nothing"], ["demo", "a", "b"]], ids=str)
+def test_pictures_are_not_replaced(tmp_path, capsys):
+    path, output = picture(tmp_path / "in.png", "L"), tmp_path / "out.png"
+    output.write_text("mine")
+    assert __main__.main(["demo", str(path), "-o", str(output)]) == 2
+    assert capsys.readouterr() == ("", f"python -m dwconv demo: {output} exists; --force replaces it\n")
+    assert output.read_text() == "mine"
+    assert __main__.main(["demo", str(path), "-o", str(output), "--force"]) == 0
+    assert matplotlib.image.imread(output).ndim == 3
+
+
+@pytest.mark.parametrize("arguments", [
+    [], ["nothing"], ["info", "more"], ["demo", "--nothing"], ["demo", "a", "b"], ["bench", "--nothing"],
+    ["bench", "--pass", "sideways"], ["bench", "--layout", "nhwc"], ["bench", "--dtype", "float16"],
+    ["bench", "--workers", "two"], ["bench", "--seconds", "long"], ["bench", "--shape"], ["bench", "--json"]], ids=str)
 def test_usage(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         __main__.main(arguments)
@@ -133,6 +147,63 @@ def test_usage_of_the_process(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("usage: python -m dwconv")
     assert "Traceback" not in done.stderr
+
+
+# ---- streams ----
+
+BENCH = ["bench", "tiny", "--seconds", "0.0001"]
+SMALL = "import sys; from dwconv import _bench_cases, __main__; _bench_cases.LEVELS = (); sys.exit(__main__.process())"
+
+
+def started(arguments, cwd, **streams):
+    """The command in a process, without the copies of 128 MiB."""
+    return subprocess.run([sys.executable, "-c", SMALL, *arguments], text=True, timeout=100, cwd=cwd, **streams)
+
+
+@pytest.mark.parametrize("arguments", [["info"], BENCH], ids=lambda value: value[0])
+def test_reader_that_went_away(arguments, tmp_path):
+    """`python -m dwconv info | head -1`: exit code 1, and nothing to say about it."""
+    read, write = os.pipe()
+    os.close(read)
+    done = started(arguments, tmp_path, stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_reader_of_demo_that_went_away(tmp_path, monkeypatch):
+    """Not an error of the file that is read or written, though both are OSError."""
+    def gone(*arguments):
+        raise BrokenPipeError
+    monkeypatch.setattr(__main__, "demo", gone)
+    with pytest.raises(BrokenPipeError):
+        __main__.main(["demo", "-o", str(tmp_path / "out.png")])
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux's device for this")
+def test_full_disk(tmp_path):
+    with open("/dev/full", "w") as full:
+        done = started(["info"], tmp_path, stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode in (1, 2)  # it depends on the buffer whether the command finds out, or the end of the process
+    assert re.fullmatch(r"python -m dwconv(?: info)?: \[Errno 28\] .*\n", done.stderr)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="closes descriptors in the child")
+@pytest.mark.parametrize("descriptor", [0, 1, 2])
+def test_closed_streams(descriptor, tmp_path):
+    """Without stdin, stdout or stderr: what remains says what it says otherwise."""
+    done = started(BENCH, tmp_path, capture_output=True, preexec_fn=lambda: os.close(descriptor))
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert ("tiny_4x4x8_k3" in done.stdout) == (descriptor != 1)
+
+
+def test_interrupt(monkeypatch, capsys):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(__main__._bench, "run", interrupted)
+    monkeypatch.setattr(sys, "argv", ["dwconv", "bench"])
+    assert __main__.process() == 130
+    assert capsys.readouterr() == ("", "")
 
 
 def test_difference_is_noticed(tmp_path, monkeypatch, capsys):
