@@ -153,8 +153,8 @@ def _named(groups, labels, config, older):
     """``{layer name: Entry}``: those that the config describes, then all other groups with a kernel of four axes."""
     found = {}
     for group, variables in groups.items():
-        texts = (group.rpartition("/")[2], labels.get(group, ""))
-        weights = entry(variables, group, any(_GROUP.fullmatch(text) for text in texts))
+        told = any(_GROUP.fullmatch(text) for text in (group.rpartition("/")[2], labels.get(group, "")))
+        weights = entry(variables, group, told or any(leaf.startswith("depthwise_kernel") for leaf in variables))
         if weights is not None:
             found[group] = weights
     named = {}

@@ -49,7 +49,7 @@ def entry(variables, group, depthwise=False):
         return None
     if "pointwise_kernel" in leaves or (bias is not None and len(bias.shape) == 4):  # of a SeparableConv2D: not the bias of this
         bias = None
-    return Entry(kernel, bias, group, depthwise or "depthwise_kernel" in leaves)
+    return Entry(kernel, bias, group, depthwise)
 
 
 def split(name):

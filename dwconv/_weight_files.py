@@ -130,17 +130,17 @@ def matching(layer, weights):
     kernel, bias = weights.kernel, weights.bias
     channels = layer.kernel.shape[2] if layer.built else kernel.shape[2]
     wanted = (*layer.kernel_size, channels, layer.depth_multiplier)
-    own = f"layer {layer.name[:80]!r}"
+    own, place = f"layer {layer.name[:80]!r}", repr(weights.group[-80:]) if weights.group else "it"
     if kernel.shape != wanted:
-        raise ValueError(f"{weights.group[-80:]!r} has a kernel of shape {kernel.shape}, {own} one of {wanted}")
+        raise ValueError(f"{place} has a kernel of shape {kernel.shape}, {own} one of {wanted}")
     given = None if bias is None else bias.shape
     wanted = (channels * layer.depth_multiplier,) if layer.use_bias else None
     if given != wanted:
-        raise ValueError(f"{weights.group[-80:]!r} has a bias of shape {given}, {own} one of {wanted}")
+        raise ValueError(f"{place} has a bias of shape {given}, {own} one of {wanted}")
     values = [variable.read() for variable in (kernel, bias) if variable is not None]
     for value in values:
         if value.dtype.kind not in "fiub" and value.dtype.name != "bfloat16":
-            raise ValueError(f"{weights.group[-80:]!r} has weights of dtype {value.dtype}, which are no real numbers")
+            raise ValueError(f"{place} has weights of dtype {value.dtype}, which are no real numbers")
     return values
 
 
@@ -181,9 +181,8 @@ def _write_npz(file, name, arrays):
 
 
 def _write_safetensors(file, name, arrays):
-    # contiguous, since safetensors 0.8.0 writes the memory of others as it lies (its issue #825)
-    library = optional("safetensors.numpy", "safetensors")
-    file.write(library.save({key: np.ascontiguousarray(array) for key, array in arrays.items()}))
+    # weights are C-contiguous, whatever they were set from; of others safetensors 0.8.0 writes the memory as it lies (its #825)
+    file.write(optional("safetensors.numpy", "safetensors").save(arrays))
 
 
 def _write_keras(file, name, arrays):
