@@ -18,7 +18,8 @@ from . import _layer_checks as checks
 from ._weight_entries import Entry, Variable, check_size, entry, optional
 
 EXTRA = "keras-files"
-_MOST_NAME, _MOST_PATH, _MOST_CONFIG = 1000, 2000, 2**26  # characters
+_MOST_NAME, _MOST_PATH, _MOST_CONFIG = 1000, 2000, 2**23  # characters
+_MOST_LAYERS = 2000  # depthwise ones in a model
 _CLASSES = ("DepthwiseConv2D", "SeparableConv2D")
 _GROUP = re.compile(r"(depthwise|separable)_conv2d(_\d+)?")
 # What of a SeparableConv2D's config is its depthwise half's
@@ -125,23 +126,23 @@ def _walk(h5, size):
             if isinstance(child, h5py.Group) and inner not in ("optimizer", "optimizer_weights"):
                 waiting.append((inner, child))
             elif isinstance(child, h5py.Dataset) and child.shape is not None:
-                groups.setdefault(own, {})[key] = _variable(child)
+                groups.setdefault(own, {})[key] = _variable(child, size)
     return groups, labels
 
 
-def _variable(dataset):
+def _variable(dataset, size):
+    """The `Variable` of a dataset in a file of `size` bytes."""
+
     def read():
         h5py = optional("h5py", EXTRA)
         plist = dataset.id.get_create_plist()
         if plist.get_layout() not in (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT) or plist.get_external_count():
             raise ValueError(f"{dataset.name!r:.80} is external, virtual, chunked or compressed, which Keras' arrays are not; "
                              "if you trust the file, h5repack -l CONTI -f NONE mends it")
-        size, dtype = dataset.id.get_storage_size(), dataset.dtype
-        if dtype == "V2" and _text(dataset, "dtype", 100) == "bfloat16":
-            check_size(f"{dataset.name!r:.80}", dataset.shape, checks.dtype("float16"), size)
-            return dataset[()].view(checks.dtype("bfloat16"))
-        check_size(f"{dataset.name!r:.80}", dataset.shape, dtype, size)
-        return dataset[()]
+        stored = min(dataset.id.get_storage_size(), size)  # the former is what the file says
+        half = dataset.dtype == "V2" and _text(dataset, "dtype", size) == "bfloat16"
+        check_size(f"{dataset.name!r:.80}", dataset.shape, checks.dtype("float16") if half else dataset.dtype, stored)
+        return dataset[()].view(checks.dtype("bfloat16")) if half else dataset[()]
 
     return Variable(dataset.shape, read)
 
@@ -165,6 +166,8 @@ def _named(groups, labels, config, older):
         if layer["class_name"] == "SeparableConv2D":
             own = {**{key: own[key] for key in _HALF if key in own}, "use_bias": False}
         named["/".join(names)] = weights._replace(depthwise=True, config=own)
+        if len(named) > _MOST_LAYERS:
+            raise ValueError(f"the model's config has more than {_MOST_LAYERS} depthwise layers")
     for group, weights in found.items():
         name = _older_label(group) if older else _label(group, labels)
         named[group if name in named else name] = weights

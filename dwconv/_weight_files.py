@@ -121,8 +121,8 @@ def _chosen(entries, name):
         return found[0]
     first = ", ".join(f"{key[:60]!r} {weights.kernel.shape}"[:90] for key, weights in list(candidates.items())[:4])
     more = f" and {len(candidates) - 4} more" if len(candidates) > 4 else ""
-    asked = f"has no layer {name!r:.60}" if name is not None else f"has {len(candidates)} layers and needs a `name`"
-    raise ValueError(f"the file {asked}; kernels are {first or 'none'}{more}")
+    asked = f"the file has no layer {name!r:.60}" if name is not None else f"one of {len(candidates)} layers is to be named"
+    raise ValueError(f"{asked}; kernels are {first}{more}" if candidates else "the file has no kernel of four axes")
 
 
 def matching(layer, weights):
