@@ -159,8 +159,7 @@ def _named(groups, labels, config, older):
         if weights is not None:
             found[group] = weights
     named = {}
-    places = {(group.rpartition("/")[0], label): group for group, label in labels.items()}
-    for names, group, layer in _described(config, places) if config is not None else ():
+    for names, group, layer in _described(config) if config is not None else ():
         weights = found.pop(_older_group(found, names) if older else group, Entry(None, None, group))
         own = layer["config"]
         if layer["class_name"] == "SeparableConv2D":
@@ -174,14 +173,10 @@ def _named(groups, labels, config, older):
     return named
 
 
-def _described(model, places, names=(), group=""):
-    """(names from the outside in, group in the numbered layout, serialized layer) of each depthwise layer in a model's config.
-
-    `places` tells where a file has names: ``{(folder, layer name): group}``.
-    """
+def _described(model, names=(), group=""):
+    """(names from the outside in, group in the numbered layout, serialized layer) of each depthwise layer in a model's config."""
     config, numbers = model["config"], {}
     inner = config if isinstance(config, list) else config.get("layers")  # a list: Sequential, before Keras 2.2.3
-    folder = f"{group}/layers".lstrip("/")
     wrapped = isinstance(config, dict) and isinstance(config.get("layer"), dict)  # TimeDistributed and the like
     for layer in [config["layer"]] if wrapped else inner if isinstance(inner, list) else []:
         class_name, config = (layer.get("class_name"), layer.get("config")) if isinstance(layer, dict) else (None, None)
@@ -191,12 +186,11 @@ def _described(model, places, names=(), group=""):
         name = name[:_MOST_NAME] if isinstance(name, str) else ""
         stem = checks.snake_case(class_name[:_MOST_NAME])
         numbers[stem] = number = numbers.get(stem, -1) + 1
-        numbered = f"{folder}/{stem}_{number}" if number else f"{folder}/{stem}"
-        place = f"{group}/layer" if wrapped else places.get((folder, name), numbered)
+        place = f"{group}/layer" if wrapped else f"{group}/layers/{stem}_{number}" if number else f"{group}/layers/{stem}"
         if class_name in _CLASSES and isinstance(config, dict):
-            yield (*names, name), place, layer
+            yield (*names, name), place.lstrip("/"), layer
         else:
-            yield from _described(layer, places, (*names, name), place)
+            yield from _described(layer, (*names, name), place)
 
 
 def _older_group(found, names):

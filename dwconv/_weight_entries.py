@@ -131,8 +131,6 @@ def checked_zip(file):
 def checked_member(archive, name, size):
     """What a zip of `size` bytes says of a member; ValueError for one that cannot be read in reasonable memory."""
     info = archive.getinfo(name)
-    if info.flag_bits & 1:
-        raise ValueError(f"member {name!r:.80} is encrypted")
     if info.compress_size > size or info.file_size > max(_HARMLESS_BYTES, _MOST_RATIO * info.compress_size):
         raise ValueError(f"member {name!r:.80} declares {info.file_size} bytes, {info.compress_size} in the zip of {size}")
     return info
