@@ -39,7 +39,8 @@ def entries(file, content, config=None):
         groups, labels = _walk(h5, size)
         if config is None and (text := _text(h5, "model_config", size)) is not None:
             config = model_config(text)
-        older = "layer_names" in h5.get("model_weights", h5).attrs
+        # layer_names, or layer_names0 and so on where there are too many for one attribute
+        older = any(key.startswith("layer_names") for key in h5.get("model_weights", h5).attrs)
         return _named(groups, labels, config, older), h5
     except BaseException:
         h5.close()
