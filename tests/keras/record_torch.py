@@ -1,7 +1,7 @@
 """Write tests/data/torch_depthwise.npz: a depthwise convolution with a multiplier as PyTorch and ONNX Runtime compute it.
 
-Run it with a Python that has torch, onnx and onnxruntime; it needs nothing of dwconv.  weight (C*M, 1, kh, kw), bias (C*M,), x (N, C, H, W),
-and the outputs of both, with strides and symmetric padding of their own kind.
+Run it with a Python that has torch, onnx and onnxruntime; it needs nothing of dwconv.  It holds weight (C*M, 1, kh, kw), bias
+(C*M,), x (N, C, H, W) and the outputs of both, with strides and symmetric padding.
 """
 
 import pathlib
@@ -21,7 +21,7 @@ def main():
     x = torch.randn(2, CHANNELS, 7, 6)
     weight, bias = conv.weight.detach().numpy(), conv.bias.detach().numpy()
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
-    node = helper.make_node("Conv", ["x", "w", "b"], ["y"], group=CHANNELS, strides=[2, 1], pads=[1, 0, 1, 0], kernel_shape=[3, 2])
+    node = helper.make_node("Conv", ["x", "w", "b"], ["y"], group=CHANNELS, strides=[2, 1], pads=[1, 0, 1, 0])
     graph = helper.make_graph(
         [node], "depthwise", [helper.make_tensor_value_info("x", kind, x.shape)],
         [helper.make_tensor_value_info("y", kind, None)],
