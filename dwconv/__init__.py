@@ -13,13 +13,14 @@ from .functional import depthwise_conv2d, depthwise_conv2d_input_grad, depthwise
 __version__ = "0.1.0"
 __all__ = [
     "DepthwiseConv2D", "activations", "constraints", "custom_object_scope", "depthwise_conv2d", "depthwise_conv2d_input_grad",
-    "depthwise_conv2d_kernel_grad", "deserialize", "get_workers", "initializers", "register_serializable", "regularizers",
-    "serialize", "set_workers", "show_config",
+    "depthwise_conv2d_kernel_grad", "deserialize", "get_workers", "initializers", "kernel_from_torch", "load_keras_layers",
+    "register_serializable", "regularizers", "serialize", "set_workers", "show_config",
 ]
 _LAZY = {  # public name: the module that holds it, or is it
     "activations": "activations", "constraints": "constraints", "initializers": "initializers", "regularizers": "regularizers",
     "register_serializable": "_registry", "custom_object_scope": "_registry",
     "DepthwiseConv2D": "layer", "serialize": "layer", "deserialize": "layer",
+    "load_keras_layers": "_keras_layers", "kernel_from_torch": "_weight_files",
 }
 
 

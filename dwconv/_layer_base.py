@@ -236,6 +236,26 @@ class Layer:
             raise ValueError(f"Layer {self.name!r:.80} expected variables {keys}. Received: {sorted(store.keys())!r:.200}")
         self.set_weights([store[key] for key in keys])
 
+    def save_weights(self, path, overwrite=True):
+        """Writes a .npz, .safetensors or .weights.h5 file, the last as Keras 3 does for a Sequential of the layer, all at once.
+
+        ValueError if the layer is not built or the suffix another one, FileExistsError without `overwrite` if there is a file.
+        """
+        from . import _weight_files
+
+        _weight_files.save(self, path, overwrite)
+
+    def load_weights(self, path, name=None):
+        """`set_weights` from a file of `save_weights`, `numpy.savez` or Keras 2 or 3; a layer that is not built is built.
+
+        `name` is needed if there are several: "block/dw_1", or the group in the file; the error without it lists them.
+        ValueError for a broken file, no such name or another shape: the layer is then as it was.  OSError if the file cannot
+        be read, ImportError without h5py or safetensors if it needs them.
+        """
+        from . import _weight_files
+
+        _weight_files.load(self, path, name)
+
     # --- losses, dtypes
 
     @property

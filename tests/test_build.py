@@ -110,12 +110,12 @@ FLOORS = {
     "_registry": 1, "_geometry": 1, "_arrays": 1, "_runtime": 1, "_keras_config": 1, "_philox": 1, "_formulas": 1,
     "_oracle": 1,
     "initializers": 2, "constraints": 2, "regularizers": 2, "activations": 2, "_layer_checks": 2, "_plan": 2,
-    "_cases": 2,
-    "functional": 3,
+    "_cases": 2, "_weight_entries": 2, "_keras_hdf5": 2.5,  # the last: of _weight_files' own
+    "functional": 3, "_weight_files": 3,
     "_layer_base": 3.5, "_layer_gradients": 3.5,  # of layer.py's own
     "layer": 4,
     "_bench_cases": 4, "_bench_peers": 4,
-    "__init__": 5, "_bench": 5, "_selftest": 5, "dask": 5, "sklearn": 5,
+    "__init__": 5, "_bench": 5, "_keras_layers": 5, "_selftest": 5, "dask": 5, "sklearn": 5,
     "__main__": 6,
 }
 
