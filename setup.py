@@ -4,6 +4,7 @@ Everything else is in pyproject.toml.  Switches, all environment variables:
   DWCONV_OPENMP=auto|1|0   threads: if the compiler can (default), or else an error, or never
   DWCONV_NATIVE=1          -march=native for the baseline module; never the default, the result runs on this CPU only
   DWCONV_DEBUG=1           bounds checks on, -g1 (functions and lines; with -g such unrolled code takes twice as long)
+  DWCONV_MODULES=avx2      only these kernels modules: some of baseline,avx2,avx512; one that fails to build is an error
 Vector flags belong to their kernels module only, and there is no -ffast-math: it breaks NaN, and linked into a shared
 library it switches subnormals off for the whole process.
 """
@@ -25,11 +26,14 @@ if OPENMP not in ("auto", "0", "1"):
 
 V3 = ["-mavx2", "-mfma", "-mf16c", "-mbmi", "-mbmi2", "-mlzcnt", "-mmovbe"]
 V4 = [*V3, "-mavx512f", "-mavx512bw", "-mavx512cd", "-mavx512dq", "-mavx512vl"]
-KERNELS = {  # module: its flags, in the spelling of gcc and clang
-    "_kernels": ["-march=native"] if NATIVE else [],
-    "_kernels_avx2": V3,
-    "_kernels_avx512": V4,
+KERNELS = {  # instruction set: its module, and its flags in the spelling of gcc and clang
+    "baseline": ("_kernels", ["-march=native"] if NATIVE else []),
+    "avx2": ("_kernels_avx2", V3),
+    "avx512": ("_kernels_avx512", V4),
 }
+NAMED = [name for name in os.environ.get("DWCONV_MODULES", "").split(",") if name]
+if not set(NAMED) <= set(KERNELS):
+    sys.exit(f"DWCONV_MODULES must name some of {','.join(KERNELS)}, not {','.join(NAMED)!r}")
 # -O2: the tiles are unrolled by pragma and vectorised by hand, -O3 builds for half as long again and gains nothing;
 # what it would vectorise besides is the masks' scalar arithmetic, which made borders ten times slower.
 # errno and trapping: nothing here reads either, and both forbid ordinary simplifications of floating-point code.
@@ -87,11 +91,11 @@ class BuildExt(build_ext):
 def extensions():
     found = [Extension("dwconv._cpu", ["dwconv/_cpu.pyx"])]
     x86_64 = platform.machine().lower() in ("x86_64", "amd64") and sys.maxsize > 2**32 and os.name != "nt"
-    for module, flags in KERNELS.items():
-        if module == "_kernels" or x86_64:
+    for name, (module, flags) in KERNELS.items():
+        if name in NAMED if NAMED else name == "baseline" or x86_64:
             # optional: a compiler that does not know the instruction set still builds the baseline; show_config tells
             found.append(Extension(f"dwconv.{module}", [f"dwconv/{module}.pyx"], extra_compile_args=list(flags),
-                                   optional=module != "_kernels"))
+                                   optional=name != "baseline" and not NAMED))
     return cythonize(found, compiler_directives=DIRECTIVES, force=True)
 
 
