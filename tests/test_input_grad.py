@@ -7,9 +7,6 @@ one written outside are both seen.
 
 import functools
 import itertools
-import os
-import subprocess
-import sys
 
 import hypothesis
 import numpy as np
@@ -264,47 +261,6 @@ def test_shared_memory(kernels, strides):
         done = _runtime.kernels.input_grad("channels_last", grad, w, memory[at : at + 144].reshape(1, 6, 6, 4), rows, cols, 1)
         assert done == free
         assert (memory == before).all() != free
-
-
-GUARD_PAGES = """
-import ctypes, itertools, mmap, sys
-import numpy as np
-import test_input_grad as t
-libc, kept = ctypes.CDLL(None, use_errno=True), []
-
-def fenced(a, at_end):
-    pages = -(-a.nbytes // mmap.PAGESIZE)
-    memory = mmap.mmap(-1, (pages + 2) * mmap.PAGESIZE)
-    kept.append(memory)
-    inner = np.frombuffer(memory, np.uint8)[mmap.PAGESIZE : (pages + 1) * mmap.PAGESIZE]
-    inner = (inner[-a.nbytes:] if at_end else inner[:a.nbytes]).view(a.dtype).reshape(a.shape)
-    inner[...] = a
-    start = np.frombuffer(memory, np.uint8).ctypes.data
-    for page in (0, pages + 1):
-        if libc.mprotect(ctypes.c_void_p(start + page * mmap.PAGESIZE), ctypes.c_size_t(mmap.PAGESIZE), 0):
-            raise OSError(ctypes.get_errno(), "mprotect")
-    return inner
-
-for name, path in t.PATHS.items():
-    grad, kernel, rows, cols, expected = t.problem(*path, 1)
-    for data_format, dtype, at_end in itertools.product(t.LAYOUTS, t.DTYPES, (True, False)):
-        print(name, data_format, dtype.__name__, at_end, flush=True)
-        x_grad = fenced(np.full(t.layout(expected, data_format).shape, np.nan, dtype), at_end)
-        arrays = t.layout(grad, data_format).astype(dtype), kernel.reshape(*kernel.shape[:2], -1).astype(dtype)
-        t._runtime.kernels.input_grad(data_format, *(fenced(a, at_end) for a in arrays), x_grad, rows, cols, 1)
-        assert np.array_equal(x_grad, t.layout(expected, data_format))
-print("done")
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="mprotect through ctypes is tried on Linux only")
-def test_guard_pages(kernels, monkeypatch):
-    """grad, kernel and x_grad flush against pages that may not be touched: a read past an end is a crash."""
-    monkeypatch.setenv("DWCONV_KERNELS", kernels)
-    run = subprocess.run([sys.executable, "-c", GUARD_PAGES], capture_output=True, text=True, timeout=100,
-                         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
-    assert run.returncode == 0, f"{run.stdout[-300:]}{run.stderr[-1000:]}"
-    assert run.stdout.splitlines()[-1] == "done"
 
 
 # ---- NaN and infinities ----

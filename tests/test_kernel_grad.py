@@ -5,8 +5,6 @@ The entry point is called as functional.py calls it.  Arguments are not checked 
 """
 
 import itertools
-import subprocess
-import sys
 
 import numpy as np
 import oracle
@@ -200,46 +198,3 @@ def test_shared_memory(kernels):
         assert not _runtime.kernels.kernel_grad("channels_last", x, grad, memory[at : at + 144].reshape(3, 3, 16), rows, cols, 1)
     assert (memory == 1).all()
     assert call("channels_last", x, grad, memory[2000 : 2000 + 144].reshape(3, 3, 16), rows, cols)[1, 1, 0] == 36
-
-
-GUARD_PAGES = """
-import ctypes, itertools, mmap, sys
-import numpy as np
-from dwconv import _runtime
-from test_kernel_grad import DTYPES, LAYOUTS, PATHS, arranged, geometry
-libc, kept = ctypes.CDLL(None, use_errno=True), []
-
-def fenced(a, at_end):
-    pages = -(-a.nbytes // mmap.PAGESIZE)
-    memory = mmap.mmap(-1, (pages + 2) * mmap.PAGESIZE)
-    kept.append(memory)
-    inner = np.frombuffer(memory, np.uint8)[mmap.PAGESIZE : (pages + 1) * mmap.PAGESIZE]
-    inner = (inner[-a.nbytes:] if at_end else inner[:a.nbytes]).view(a.dtype).reshape(a.shape)
-    inner[...] = a
-    start = np.frombuffer(memory, np.uint8).ctypes.data
-    for page in (0, pages + 1):
-        if libc.mprotect(ctypes.c_void_p(start + page * mmap.PAGESIZE), ctypes.c_size_t(mmap.PAGESIZE), 0):
-            raise OSError(ctypes.get_errno(), "mprotect")
-    return inner
-
-count = 0
-for name, (x_shape, kernel_shape, *options) in PATHS.items():
-    for data_format, dtype, at_end in itertools.product(LAYOUTS, DTYPES, (True, False)):
-        rows, cols, grad_shape = geometry(x_shape, kernel_shape, *options)
-        print(name, data_format, dtype.__name__, at_end, flush=True)
-        w_grad = np.zeros((*kernel_shape[:2], grad_shape[3]), dtype)
-        arrays = [fenced(a, at_end) for a in (*(arranged(np.ones(s, dtype), data_format) for s in (x_shape, grad_shape)), w_grad)]
-        _runtime.kernels.kernel_grad(data_format, *arrays, rows, cols, 1)
-        count += 1
-print("done", count)
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="mprotect through ctypes is tried on Linux only")
-def test_guard_pages(kernels, monkeypatch, request):
-    """Arrays flush against pages that may not be touched: a read past an end is a crash."""
-    monkeypatch.setenv("DWCONV_KERNELS", kernels)
-    monkeypatch.setenv("PYTHONPATH", str(request.path.parent), prepend=":")
-    run = subprocess.run([sys.executable, "-c", GUARD_PAGES], capture_output=True, text=True, timeout=100)
-    assert run.returncode == 0, f"{run.stdout[-300:]}{run.stderr[-1000:]}"
-    assert run.stdout.splitlines()[-1] == f"done {len(PATHS) * 8}"

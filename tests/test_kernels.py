@@ -8,7 +8,6 @@ Arguments and dtypes other than float32 and float64 are in test_functional.py.
 
 import functools
 import itertools
-import subprocess
 import sys
 
 import hypothesis
@@ -351,50 +350,6 @@ def test_margins_of_out(kernels, path, margins):
                                 data_format=data_format, out=out, **options)
         np.testing.assert_array_equal(out, expected)
         assert untouched(out, whole), f"wrote outside out: {data_format}, {dtype.__name__}"
-
-
-GUARD_PAGES = """
-import ctypes, itertools, mmap, sys
-import numpy as np
-import dwconv
-libc, kept = ctypes.CDLL(None, use_errno=True), []
-
-def fenced(a, at_end):
-    pages = -(-a.nbytes // mmap.PAGESIZE)
-    memory = mmap.mmap(-1, (pages + 2) * mmap.PAGESIZE)
-    kept.append(memory)
-    inner = np.frombuffer(memory, np.uint8)[mmap.PAGESIZE : (pages + 1) * mmap.PAGESIZE]
-    inner = (inner[-a.nbytes:] if at_end else inner[:a.nbytes]).view(a.dtype).reshape(a.shape)
-    inner[...] = a
-    start = np.frombuffer(memory, np.uint8).ctypes.data
-    for page in (0, pages + 1):
-        if libc.mprotect(ctypes.c_void_p(start + page * mmap.PAGESIZE), ctypes.c_size_t(mmap.PAGESIZE), 0):
-            raise OSError(ctypes.get_errno(), "mprotect")
-    return inner
-
-count = 0
-for name, (c, (kh, kw, m), options) in eval(sys.argv[1]).items():
-    for dtype, last, at_end in itertools.product((np.float32, np.float64), (True, False), (True, False)):
-        rng, options["data_format"] = np.random.default_rng(0), "channels_last" if last else "channels_first"
-        shapes = (1, 9, 37, c) if last else (1, c, 9, 37), (kh, kw, c, m), (c * m,)
-        arrays = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
-        print(name, dtype.__name__, options, at_end, flush=True)
-        expected = dwconv.depthwise_conv2d(*arrays, **options)
-        out = fenced(np.zeros_like(expected), at_end)
-        dwconv.depthwise_conv2d(*(fenced(a, at_end) for a in arrays), out=out, **options)
-        assert out.tobytes() == expected.tobytes()
-        count += 1
-print("done", count)
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="mprotect through ctypes is tried on Linux only")
-def test_guard_pages(kernels, monkeypatch):
-    """x, kernel, bias and out flush against pages that may not be touched: a read past an end is a crash (XNNPACK #10199)."""
-    monkeypatch.setenv("DWCONV_KERNELS", kernels)
-    run = subprocess.run([sys.executable, "-c", GUARD_PAGES, repr(PATHS)], capture_output=True, text=True, timeout=100)
-    assert run.returncode == 0, f"{run.stdout[-300:]}{run.stderr[-1000:]}"
-    assert run.stdout.splitlines()[-1] == f"done {len(PATHS) * 8}"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a sparse file of 13 GB")
