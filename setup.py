@@ -1,6 +1,6 @@
 """Builds the extensions: one Cython source compiled once per instruction set, and the CPU check without any flags.
 
-Everything else is in pyproject.toml.  Switches, all environment variables:
+Everything else is in pyproject.toml.  Switches in the environment:
   DWCONV_OPENMP=auto|1|0   threads: if the compiler can (default), or else an error, or never
   DWCONV_NATIVE=1          -march=native for the baseline module; never the default, the result runs on this CPU only
   DWCONV_DEBUG=1           bounds checks on, -g1 (functions and lines; with -g such unrolled code takes twice as long)
@@ -23,8 +23,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-DEBUG = os.environ.get("DWCONV_DEBUG", "0") == "1"
-NATIVE = os.environ.get("DWCONV_NATIVE", "0") == "1"
+DEBUG, NATIVE = (os.environ.get(name, "0") == "1" for name in ("DWCONV_DEBUG", "DWCONV_NATIVE"))
 OPENMP = os.environ.get("DWCONV_OPENMP", "auto")
 if OPENMP not in ("auto", "0", "1"):
     sys.exit(f"DWCONV_OPENMP must be auto, 0 or 1, not {OPENMP!r}")
@@ -81,13 +80,11 @@ class BuildExt(build_ext):
         sources = [Path(name).read_bytes() for name in [*extension.sources, *sorted(glob.glob("dwconv/*.h"))]]
         key = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in (version, flags, *sources))).hexdigest()
         target, made = Path(self.get_ext_fullpath(extension.name)), Path("build", "made", f"{extension.name}.{key}")
-        if made.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(made, target)
-            return
-        super().build_extension(extension)
-        made.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(target, made)
+        if not made.exists():
+            super().build_extension(extension)
+        source, copy = (made, target) if made.exists() else (target, made)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, copy)
 
     def openmp_flags(self):
         """The first pair of flags that compiles and links a program with OpenMP."""

@@ -116,7 +116,7 @@ cdef enum:
     STREAM_BYTES = 25165824   # of x and y: beyond, they come from memory, which is fast along rows only (L3 here: 32 MB, shared)
     LONG_ROW = 192            # numbers: planes with longer rows are run along them
     TASKS_PER_WORKER = 4      # so that a worker that the machine slows down holds up little
-    ROUND = 1 << 28           # multiply-adds of a worker between two looks at the signals: 4 ms here, a third of a second at worst
+    ROUND = 1 << 28           # multiply-adds of a worker between two looks at the signals: 4 ms here, at worst a third of 1 s
 
 
 cdef inline Py_ssize_t lanes_of(Py_ssize_t size) noexcept nogil:

@@ -156,7 +156,6 @@ ROWS = {  # "file::test", without the "test_" that all begin with; a file alone 
     134: "build::interpreter_flags robustness::environment_of_the_interpreter",
     135: "build::import_has_no_side_effects build::import_time",
 }
-COMING = {"guard_pages", "memory", "processes", "weight_files"}  # files of other branches: to be deleted with the last of them
 
 
 def test_every_row_has_its_place():
@@ -167,6 +166,5 @@ def test_every_row_has_its_place():
         for place in [] if text.startswith("not tested: ") else text.split():
             file, _, test = place.partition("::")
             path = folder / f"test_{file}.py"
-            if file not in COMING or path.exists():
-                defined = re.findall(r"^def test_(\w+)\(", path.read_text(encoding="utf-8"), re.MULTILINE)
-                assert test in ["", *defined], f"row {number}: {place}"
+            defined = re.findall(r"^def test_(\w+)\(", path.read_text(encoding="utf-8"), re.MULTILINE)
+            assert test in ["", *defined], f"row {number}: {place}"
