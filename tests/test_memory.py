@@ -379,7 +379,7 @@ def test_far_apart(kernels, threaded, emptiness, data_format, kind):
         x_grad = dwconv.depthwise_conv2d_input_grad(y, kernel, shape, **options)
         kernel_grad = dwconv.depthwise_conv2d_kernel_grad(x, y, (size, size), **options)
         for axis, falling in itertools.product(range(3), (False, True)):
-            options["workers"] = 2 if falling else 1
+            options["workers"] = 2 if falling and axis == 1 else 1  # threads that wait spin, and cost more than the calls
             there = far(emptiness, x, axis, falling)
             assert dwconv.depthwise_conv2d(there, kernel, **options).tobytes() == y.tobytes()
             assert dwconv.depthwise_conv2d_kernel_grad(there, y, size, **options).tobytes() == kernel_grad.tobytes()
