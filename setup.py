@@ -74,9 +74,9 @@ class BuildExt(build_ext):
 
     def build_extension(self, extension):
         """Compiles, which takes minutes, unless the same sources were compiled here before by the same commands."""
-        command = getattr(self.compiler, "compiler_so", None) or [sys.executable]
+        command, linker = (getattr(self.compiler, name, None) or [sys.executable] for name in ("compiler_so", "linker_so"))
         version = subprocess.run([command[0], "--version"], capture_output=True).stdout
-        flags = repr((sys.version, command, extension.extra_compile_args, extension.extra_link_args)).encode()
+        flags = repr((sys.version, command, linker, extension.extra_compile_args, extension.extra_link_args)).encode()
         sources = [Path(name).read_bytes() for name in [*extension.sources, *sorted(glob.glob("dwconv/*.h"))]]
         key = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in (version, flags, *sources))).hexdigest()
         target, made = Path(self.get_ext_fullpath(extension.name)), Path("build", "made", f"{extension.name}.{key}")

@@ -4,6 +4,7 @@
 it is that one only.  Nothing here computes: the reference is in oracle.py.
 """
 
+import gc
 import os
 
 import hypothesis
@@ -17,6 +18,12 @@ hypothesis.settings.register_profile("default", max_examples=300, **COMMON)
 hypothesis.settings.register_profile("ci", max_examples=300, derandomize=True, database=None, **COMMON)
 hypothesis.settings.register_profile("nightly", max_examples=5000, **COMMON)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default"))
+
+
+def pytest_collection_finish():
+    """Tests that collect garbage shall not walk through ten thousand tests and every library each time."""
+    gc.collect()
+    gc.freeze()
 
 
 def runnable():

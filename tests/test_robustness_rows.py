@@ -68,7 +68,7 @@ ROWS = {  # "file::test", without the "test_" that all begin with; a file alone 
     54: "functional::memmap kernels::elements_beyond_32_bits",
     55: "functional::memory robustness::forms robustness_layer::forms_of_inputs",
     56: "kernels::bits_memory_layout gradients::bits_of_workers_and_memory",
-    57: "kernels::guard_pages input_grad::guard_pages kernel_grad::guard_pages guard_pages",
+    57: "guard_pages",
     58: "functional::sliding_windows robustness::forms",
     # types
     59: "functional::refused robustness::bad_arrays layer::inputs_that_are_no_real_numbers",
