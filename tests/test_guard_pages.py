@@ -177,7 +177,8 @@ def grid(vector_bytes):
     for number, (data_format, dtype, at_end) in enumerate(ends):
         size = np.dtype(dtype).itemsize
         lanes = max(vector_bytes // size, 1)
-        tails = range(1, 2 * lanes + 2)
+        # what is read before an array depends on the padding, not on the tail
+        tails = range(1, 2 * lanes + 2) if at_end else sorted({1, 2, lanes - 1, lanes, lanes + 1, 2 * lanes + 1} - {0})
         common = {"data_format": data_format, "dtype": dtype, "at_end": at_end}
         for k, (kernel, stride, dilation, m) in enumerate(KINDS):
             kind = Case(**common, size=kernel, strides=(stride,) * 2, dilation=(dilation,) * 2, m=m, workers=1 + (k + number) % 2)
