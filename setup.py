@@ -69,7 +69,7 @@ class BuildExt(build_ext):
                 if self.compiler.compiler_type != "msvc":
                     extension.extra_compile_args += CHECKED if DEBUG else SPEED
                 extension.extra_compile_args += compile_flags
-                extension.extra_link_args += link_flags
+                extension.extra_link_args += link_flags + ([] if DEBUG or sys.platform != "linux" else ["-Wl,-s"])
         super().build_extensions()
 
     def build_extension(self, extension):

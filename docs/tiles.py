@@ -63,8 +63,8 @@ def plane(k, s, t, slide, registers, kept=True):
 def rows(registers):
     """{(what vectors span, kernel): (tile, loads per multiply-add)} for a number of registers."""
     found = {}
-    for k, s, r, t, order in table("_tiles.h", "DW_CHANNEL_TILES", registers):
-        what = "channels, x and y too large for the caches" if order == 2 else "channels"
+    for k, s, r, t, order, when in table("_tiles.h", "DW_CHANNEL_TILES", registers):
+        what = ["channels", "channels, x and y too large for the caches", "channels, maps that seven columns fit badly"][when]
         found[what, f"{k} x {k}, stride {s}"] = channel(k, s, r, t, order, registers)
     r, t = number("DW_ANY_ROWS", registers), number("DW_ANY_COLS", registers)
     found["channels", "any other"] = f"{r} x {t} pixels", (r + t) / (r * t)
@@ -164,7 +164,7 @@ def draw_vectors(path):
 
 def draw_channel(path):
     """One load of the 3x3 tile and what it is multiplied into."""
-    k, s, r, t, _ = next(row for row in table("_tiles.h", "DW_CHANNEL_TILES", WIDE) if row[:2] == (3, 1) and row[4] < 2)
+    k, s, r, t, _, _ = next(row for row in table("_tiles.h", "DW_CHANNEL_TILES", WIDE) if row[:2] == (3, 1) and row[5] == 0)
     rows_in, cols_in, cell = (r - 1) * s + k, (t - 1) * s + k, 44
     at = (1, 3)  # the input vector that is shown
     d = Drawing(60 + (cols_in + t) * cell + 120, 110 + rows_in * cell + 40, f"The {r} x {t} channel tile of a 3x3 kernel")

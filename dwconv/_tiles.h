@@ -347,24 +347,26 @@ DW_INLINE void DW(row_strip)(
 
 #ifndef DW_TABLES_ONCE
 #define DW_TABLES_ONCE
-/*   kernel, stride, rows at most, columns, whether a tile of columns takes all channel blocks in turn (2: and only where x and y
- *   come from memory, which is fast in order: one column a tile keeps each row one stream of addresses).
+/*   kernel, stride, rows at most, columns, whether a tile of columns takes all channel blocks in turn, and when (the first that fits):
+ *   1: x and y come from memory, which is fast in order: one column a tile keeps each row one stream of addresses;
+ *   2: the last tile of a row repeats fewer columns than one of seven would (8x8 maps: 1.6 times faster); 0: always.
  *
  * 7 columns, because the maps of the usual networks are 7 * 2^n wide; 2 x 7 accumulators leave registers for the 9 weights of a
  * 3x3 kernel, which is bound by memory: it takes a pixel's channels in their order in memory.  Larger kernels are bound by
  * multiply-adds and keep one block's weights through a band of rows. */
 #if DW_REGISTERS == 32
 #define DW_CHANNEL_TILES(TILE)                                                                     \
-    TILE(3, 1, 4, 1, 2) TILE(3, 2, 4, 1, 2) TILE(3, 1, 2, 7, 1) TILE(3, 2, 2, 7, 1)                \
-    TILE(5, 1, 2, 7, 0) TILE(5, 2, 2, 7, 0) TILE(7, 1, 2, 7, 0)
+    TILE(3, 1, 4, 1, 1, 1) TILE(3, 2, 4, 1, 1, 1)                                                  \
+    TILE(3, 1, 2, 4, 1, 2) TILE(3, 2, 2, 4, 1, 2) TILE(5, 1, 2, 4, 0, 2)                           \
+    TILE(3, 1, 2, 7, 1, 0) TILE(3, 2, 2, 7, 1, 0) TILE(5, 1, 2, 7, 0, 0) TILE(5, 2, 2, 7, 0, 0) TILE(7, 1, 2, 7, 0, 0)
 #define DW_REPEAT_TILES(TILE) TILE(3, 1, 2, 7) TILE(3, 2, 2, 7) TILE(5, 1, 2, 7)
 #define DW_PLANE_UNIT(TILE) TILE(3, 1, 3, 1) TILE(5, 1, 2, 1) TILE(7, 1, 2, 0)
 #define DW_FLAT_TILES(TILE) TILE(3, 3) TILE(5, 3)
 enum { DW_ANY_ROWS = 4, DW_ANY_COLS = 4, DW_ROW_ROWS = 4, DW_ROW_VECTORS = 2, DW_PLANE_ROWS = 4, DW_PLANE_VECTORS = 3 };
 #else
 #define DW_CHANNEL_TILES(TILE)                                                                     \
-    TILE(3, 1, 4, 1, 2) TILE(3, 2, 4, 1, 2) TILE(3, 1, 2, 4, 1) TILE(3, 2, 2, 4, 1)                \
-    TILE(5, 1, 2, 4, 0) TILE(5, 2, 2, 4, 0) TILE(7, 1, 2, 4, 0)
+    TILE(3, 1, 4, 1, 1, 1) TILE(3, 2, 4, 1, 1, 1)                                                  \
+    TILE(3, 1, 2, 4, 1, 0) TILE(3, 2, 2, 4, 1, 0) TILE(5, 1, 2, 4, 0, 0) TILE(5, 2, 2, 4, 0, 0) TILE(7, 1, 2, 4, 0, 0)
 #define DW_REPEAT_TILES(TILE) TILE(3, 1, 2, 4) TILE(3, 2, 2, 4) TILE(5, 1, 2, 4)
 #define DW_PLANE_UNIT(TILE) TILE(3, 1, 2, 1) TILE(5, 1, 2, 1) TILE(7, 1, 1, 0)
 #define DW_FLAT_TILES(TILE) TILE(3, 2) TILE(5, 2)
@@ -385,8 +387,8 @@ enum { DW_ANY_ROWS = 2, DW_ANY_COLS = 4, DW_ROW_ROWS = 4, DW_ROW_VECTORS = 2, DW
 #include "_plane_tiles.h"
 
 #define STRIP(row, R) DW(channel_strip)(g, x, w, INNER_ ? NULL : wv, bias, y, row, first, blocks, channels, NULL, K_, S_, R, T_, DW_PLAIN)
-#define TILE(K, S, R, T, INNER)                                                                                            \
-    static void DW(channel_##K##_##S##_##R)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, \
+#define TILE(K, S, R, T, INNER, WHEN)                                                                                       \
+    static void DW(channel_##K##_##S##_##T)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, \
                                             ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels) { \
         enum { K_ = K, S_ = S, T_ = T, INNER_ = INNER };                                                                   \
         VEC wv[K * K];                                                                                                     \
@@ -423,16 +425,22 @@ DW_CHANNEL_ANY(partial, DW_PARTIAL)
 #undef STRIP
 #undef DW_CHANNEL_ANY
 
+/* Strides of 2 take four columns where seven fit as well: 5 to 10 % less time. */
+DW_INLINE int DW(tile_serves)(const dw_geometry *g, const int S, const int T, const int when) {
+    if (when == 1) return g->stream;
+    return when == 0 || dw_ceil_div(g->cols, T) * T < dw_ceil_div(g->cols, 7) * 7 + (S == 2);
+}
+
 /* Output rows r0..r1 of `blocks` blocks of LANES output channels from channel `first` on, see block_at (of fewer lanes, where
  * there are fewer than LANES channels in all).  x: channel 0 of an image; w, bias, y: output channel 0; bias may be NULL. */
 static void DW(channel_blocks)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0,
                                ptrdiff_t r1, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels) {
     if (g->repeat == 1 && channels >= LANES) {
-#define TILE(K, S, R, T, INNER)                                                                                            \
-        if (g->kh == K && g->kw == K && g->sh == S && g->sw == S && (INNER < 2 || g->stream)) {                            \
+#define TILE(K, S, R, T, INNER, WHEN)                                                                                       \
+        if (g->kh == K && g->kw == K && g->sh == S && g->sw == S && DW(tile_serves)(g, S, T, WHEN)) {                      \
             for (ptrdiff_t k = 0; k < (INNER ? 1 : blocks); k++) {                                                         \
                 const ptrdiff_t c = INNER ? 0 : DW(block_at)(first, k, channels);                                          \
-                DW(channel_##K##_##S##_##R)(g, x + c, w + c, bias ? bias + c : NULL, y + c, r0, r1, first, INNER ? blocks : 1, channels); \
+                DW(channel_##K##_##S##_##T)(g, x + c, w + c, bias ? bias + c : NULL, y + c, r0, r1, first, INNER ? blocks : 1, channels); \
             }                                                                                                              \
             return;                                                                                                        \
         }
