@@ -24,8 +24,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 DEBUG, NATIVE = (os.environ.get(name, "0") == "1" for name in ("DWCONV_DEBUG", "DWCONV_NATIVE"))
-OPENMP = os.environ.get("DWCONV_OPENMP", "auto")
-if OPENMP not in ("auto", "0", "1"):
+if (OPENMP := os.environ.get("DWCONV_OPENMP", "auto")) not in ("auto", "0", "1"):
     sys.exit(f"DWCONV_OPENMP must be auto, 0 or 1, not {OPENMP!r}")
 
 V3 = ["-mavx2", "-mfma", "-mf16c", "-mbmi", "-mbmi2", "-mlzcnt", "-mmovbe"]
@@ -75,8 +74,9 @@ class BuildExt(build_ext):
     def build_extension(self, extension):
         """Compiles, which takes minutes, unless the same sources were compiled here before by the same commands."""
         command, linker = (getattr(self.compiler, name, None) or [sys.executable] for name in ("compiler_so", "linker_so"))
-        version = subprocess.run([command[0], "--version"], capture_output=True).stdout
-        flags = repr((sys.version, command, linker, extension.extra_compile_args, extension.extra_link_args)).encode()
+        version = subprocess.run([*command, "--version"], capture_output=True).stdout
+        once = os.urandom(8) if NATIVE else None  # -march=native does not name this CPU
+        flags = repr((sys.version, command, linker, extension.extra_compile_args, extension.extra_link_args, once)).encode()
         sources = [Path(name).read_bytes() for name in [*extension.sources, *sorted(glob.glob("dwconv/*.h"))]]
         key = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in (version, flags, *sources))).hexdigest()
         target, made = Path(self.get_ext_fullpath(extension.name)), Path("build", "made", f"{extension.name}.{key}")
@@ -84,7 +84,7 @@ class BuildExt(build_ext):
             super().build_extension(extension)
         source, copy = (made, target) if made.exists() else (target, made)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source, copy)
+        os.replace(shutil.copy(source, f"{copy}.{os.getpid()}"), copy)  # whole, and not under a process that uses it
 
     def openmp_flags(self):
         """The first pair of flags that compiles and links a program with OpenMP."""

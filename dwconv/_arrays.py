@@ -4,15 +4,11 @@ Inputs are copied only where a kernel cannot read them as they lie (another dtyp
 misaligned), never changed, and refused where a conversion would lose something.
 """
 
-import math
 import operator
 
 import numpy as np
 
 from ._messages import short
-
-# Bytes.  APART is no multiple of a pixel of 64 or more channels, nor near one from below, and keeps the place in a cache line.
-PAGE, APART = 4096, 896
 
 _COMPUTED = {np.dtype(np.float32), np.dtype(np.float64)}
 
@@ -113,24 +109,6 @@ def self_overlap(a):
             return True
         reach = stride * (size - 1) + reach
     return False
-
-
-def new_array(shape, dtype, beside):
-    """An array to write to, APART bytes from `beside` modulo a page.
-
-    Large arrays begin at the same place of a page, and channels are often a power of two: then what is loaded has the last 12
-    bits of the address of what has just been stored, and waits for it.
-    """
-    size = math.prod(shape) * dtype.itemsize
-    if size < 2 * PAGE:
-        return np.empty(shape, dtype)
-    memory = np.empty(size + PAGE, np.uint8)
-    first = (_address(beside) + APART - _address(memory)) % PAGE // dtype.itemsize * dtype.itemsize
-    return memory[first : first + size].view(dtype).reshape(shape)
-
-
-def _address(a):
-    return a.__array_interface__["data"][0]
 
 
 def check_out(out, shape, dtype):

@@ -171,12 +171,14 @@ cdef void run_grad_channels(Plan* p, const real* x, const real* w, real* y, int 
         p.bands = dw_ceil_div(p.rows.size * dw_min(p.cols.size * p.channels * <Py_ssize_t> sizeof(real), BAND_BYTES), BAND_BYTES)
     if workers > 1:
         p.bands = dw_max(p.bands, dw_ceil_div(workers * TASKS_PER_WORKER, p.images))
-    p.bands = dw_max(p.bands, <Py_ssize_t> (p.watch.rounds * workers / p.images))
     p.bands = dw_max(dw_min(p.bands, units // 2), 1)
+    p.bands = dw_max(p.bands, dw_min(<Py_ssize_t> (p.watch.rounds * workers / p.images), units))
     p.groups = 1
     tasks = p.images * p.bands
     if workers > 1 and tasks < workers * 2:
         p.groups = dw_min(grad_channel_blocks(p, lanes), dw_ceil_div(workers * TASKS_PER_WORKER, tasks))
+    if tasks < p.watch.rounds * workers:
+        p.groups = dw_max(p.groups, dw_min(grad_channel_blocks(p, lanes), <Py_ssize_t> (p.watch.rounds * workers / tasks)))
     tasks *= p.groups
     while next_round(&p.watch, tasks, workers):
         if workers <= 1:

@@ -18,7 +18,6 @@ This file is compiled once per instruction set, see setup.py.  Bits do not depen
 """
 from cython.parallel cimport prange, threadid
 from libc.stdlib cimport free
-from libc.time cimport CLOCKS_PER_SEC, clock, clock_t
 
 
 cdef extern from *:
@@ -56,10 +55,13 @@ cdef extern from *:
     #include <omp.h>
     #define dw_max_threads omp_get_max_threads
     #define dw_thread_num omp_get_thread_num
+    #define dw_seconds omp_get_wtime
     enum { DW_OPENMP = 1 };
     #else
     #define dw_max_threads() 1
     #define dw_thread_num() 0
+    #include <time.h>
+    #define dw_seconds() ((double)clock() / CLOCKS_PER_SEC)
     enum { DW_OPENMP = 0 };
     #endif
     enum { DW_VECTOR_BYTES = DW_BYTES };
@@ -78,6 +80,7 @@ cdef extern from *:
     void* aligned_alloc(size_t, size_t) nogil
     int dw_max_threads() nogil
     int dw_thread_num() nogil
+    double dw_seconds() nogil
     ctypedef struct PyThreadState
     PyThreadState* PyThreadState_Get() nogil
     PyThreadState* PyEval_SaveThread() nogil
@@ -126,8 +129,8 @@ cdef inline Py_ssize_t lanes_of(Py_ssize_t size) noexcept nogil:
 # ---- signals: Ctrl-C ends a long call ----
 
 cdef struct Watch:
-    double rounds             # of the call: its multiply-adds by ROUND * workers
-    clock_t last, interval    # CPU time of the last look, and from one to the next: 50 ms of all workers
+    double rounds             # of the call: its multiply-adds by ROUND for each of at most 8 workers (more may share CPUs)
+    double last               # time of the last look
     PyThreadState* thread     # of the call
     bint stop                 # a handler has raised
     Py_ssize_t begin, end     # tasks of the round
@@ -137,8 +140,8 @@ cdef inline Watch make_watch(double work, int workers) noexcept nogil:
     """Needs the GIL."""
     cdef Watch watch
     watch.thread = PyThreadState_Get()
-    watch.rounds = work / (<double> ROUND * workers)
-    watch.last, watch.interval, watch.stop, watch.begin, watch.end = 0, CLOCKS_PER_SEC // 20 * workers, False, 0, 0
+    watch.rounds = work / (<double> ROUND * dw_min(workers, 8))
+    watch.last, watch.stop, watch.begin, watch.end = 0, False, 0, 0
     return watch
 
 
@@ -146,12 +149,12 @@ cdef bint stopped(Watch* watch) noexcept nogil:
     """Whether to end the call.  Its own thread looks, between rounds; where that is not Python's main one, it sees no signal.
 
     Not more often, since the look takes the GIL, for which other threads may let it wait 5 ms."""
-    if dw_thread_num() == 0 and not watch.stop and clock() - watch.last > watch.interval:
+    if dw_thread_num() == 0 and not watch.stop and dw_seconds() - watch.last > 0.05:
         # not `with gil`: PyGILState_Ensure is a crash in a daemon thread at the end of the interpreter
         PyEval_RestoreThread(watch.thread)
         watch.stop = PyErr_CheckSignals() != 0
         PyEval_SaveThread()
-        watch.last = clock()
+        watch.last = dw_seconds()
     return watch.stop
 
 
@@ -239,8 +242,8 @@ cdef inline Py_ssize_t band_count(const Plan* p, Py_ssize_t row_bytes, Py_ssize_
     cdef Py_ssize_t count = dw_ceil_div(rows * dw_min(row_bytes, BAND_BYTES), BAND_BYTES)
     if workers > 1:
         count = dw_max(count, dw_ceil_div(workers * TASKS_PER_WORKER, dw_max(others, 1)))
-    count = dw_max(count, <Py_ssize_t> (p.watch.rounds * workers / dw_max(others, 1)))
-    return dw_max(1, dw_min(count, rows // 4))
+    count = dw_max(1, dw_min(count, rows // 4))
+    return dw_max(count, dw_min(<Py_ssize_t> (p.watch.rounds * workers / dw_max(others, 1)), rows))
 
 
 # ---- channels_last: vectors along the channels ----
@@ -298,6 +301,8 @@ cdef void run_channels(Plan* p, const real* x, const real* w, const real* bias, 
     tasks = p.images * p.rows.phases * p.bands
     if workers > 1 and tasks < workers * 2:
         p.groups = dw_max(1, dw_min(p.channels // lanes, dw_ceil_div(workers * TASKS_PER_WORKER, tasks)))
+    if tasks < p.watch.rounds * workers:
+        p.groups = dw_max(p.groups, dw_min(p.channels // lanes, <Py_ssize_t> (p.watch.rounds * workers / tasks)))
     tasks *= p.groups
     while next_round(&p.watch, tasks, workers):
         if workers <= 1:

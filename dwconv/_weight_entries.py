@@ -131,9 +131,17 @@ def checked_zip(file):
 def checked_member(archive, name, size):
     """What a zip of `size` bytes says of a member; ValueError for one that cannot be read in reasonable memory."""
     info = archive.getinfo(name)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # of others zipfile unpacks all before it counts
+        raise ValueError(f"member {name!r:.80} is compressed by method {info.compress_type}, which NumPy and Keras never use")
     if info.compress_size > size or info.file_size > max(_HARMLESS_BYTES, _MOST_RATIO * info.compress_size):
         raise ValueError(f"member {name!r:.80} declares {info.file_size} bytes, {info.compress_size} in the zip of {size}")
     return info
+
+
+def read_member(archive, info):
+    """The bytes of a member, as many as it declares: `archive.read` would unpack all that a file has that lies about its size."""
+    with archive.open(info) as file:
+        return file.read(info.file_size)
 
 
 def npz_variable(archive, name, size):
@@ -149,6 +157,6 @@ def npz_variable(archive, name, size):
     check_size(f"member {name!r:.80}", shape, dtype, info.file_size - start)
 
     def read():
-        return np.frombuffer(archive.read(info), dtype, offset=start).reshape(shape, order="F" if fortran else "C")
+        return np.frombuffer(read_member(archive, info), dtype, offset=start).reshape(shape, order="F" if fortran else "C")
 
     return Variable(shape, read)

@@ -25,6 +25,7 @@ from ._weight_entries import (
     entry,
     npz_variable,
     optional,
+    read_member,
     refusals,
     regular_size,
     shown,
@@ -77,8 +78,8 @@ def _zip(stack, archive, size):
         return "npz", _entries(variables)
     if _WEIGHTS not in members:
         raise ValueError(f"a Keras model without {_WEIGHTS}; its members are {', '.join(map(repr, members))[:200]}")
-    config = _keras_hdf5.model_config(archive.read(checked_member(archive, _MODEL, size)).decode())
-    weights = archive.read(checked_member(archive, _WEIGHTS, size))
+    config = _keras_hdf5.model_config(read_member(archive, checked_member(archive, _MODEL, size)).decode())
+    weights = read_member(archive, checked_member(archive, _WEIGHTS, size))
     return "keras", _hdf5(stack, io.BytesIO(weights), weights, config)
 
 

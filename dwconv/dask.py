@@ -15,6 +15,7 @@ import itertools
 import math
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
 
 try:
     import dask.array as da
@@ -150,7 +151,7 @@ def _whole_axes(activation, ndim):
     """The axes that an activation needs in one piece: those it sums over, and any behind them, on which a sum's bits depend."""
     if isinstance(activation, activations.Softmax):
         axis = activation.get_config()["axis"]
-        return range(min(i % ndim for i in (axis if isinstance(axis, list) else [axis])), ndim)
+        return range(min(normalize_axis_index(i, ndim) for i in (axis if isinstance(axis, list) else [axis])), ndim)
     return (ndim - 1,) if activation in (activations.softmax, activations.log_softmax, activations.sparsemax) else ()
 
 

@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from . import _plan, _runtime
-from ._arrays import as_array, check_out, common_dtypes, delivered, is_readable, new_array, packed, readable, self_overlap
+from ._arrays import as_array, check_out, common_dtypes, delivered, is_readable, packed, readable, self_overlap
 from ._geometry import pair
 from ._plan import hashable
 
@@ -122,7 +122,7 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
 
     direct = (out is not None and dtype == computed and function is None
               and is_readable(out, dtype) and not self_overlap(out))
-    y = out if direct else new_array(shape, computed, x)
+    y = out if direct else np.empty(shape, computed)
     if x.size and y.size:
         if kernel.ndim == 2:
             kernel = np.broadcast_to(kernel[:, :, None], plan.kernel_shape)
@@ -131,7 +131,7 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
         options = (plan.rows, plan.cols, clamp or (), workers)
         forward = _runtime.kernels.forward
         if not forward(data_format, *inputs, y if y.ndim == 4 else y[None], *options):  # out shares memory with an input
-            y = new_array(shape, computed, x)
+            y = np.empty(shape, computed)
             forward(data_format, *inputs, y if y.ndim == 4 else y[None], *options)
     elif y.size:  # an image without rows or columns: outputs of padding alone
         y[...] = 0 if bias is None else bias if data_format == "channels_last" else bias[:, None, None]
@@ -159,7 +159,7 @@ def _gradient(function, arrays, size, strides, padding, dilation_rate, data_form
 
     direct = (out is not None and dtype == computed and is_readable(out, dtype) and not self_overlap(out)
               and (for_x or out.flags.c_contiguous))
-    y = out if direct else new_array(shape, computed, arrays[0])
+    y = out if direct else np.empty(shape, computed)
     if all(a.size for a in (*arrays, y)):
         first, second = readable(arrays[0], computed), arrays[1]
         second = packed(second, computed).reshape(plan.kernel_shape) if for_x else readable(second, computed)

@@ -203,8 +203,7 @@ def accounts(data_format, dtype, c, kind, workers):
     y, x_grad, kernel_grad = dwconv.depthwise_conv2d(x, kernel, **options), np.empty_like(x), np.empty_like(kernel)
     sums = max(16 * KIB, math.prod(size) * 64)  # of a group of channel blocks, see _kernel_grad.pxi
     yield "forward", WORKER * workers, lambda: dwconv.depthwise_conv2d(x, kernel, out=y, **options)
-    mappings = 2 * mmap.PAGESIZE  # the result's and the scratch's, each a whole number of pages
-    yield "with its result", y.nbytes + mappings + WORKER * workers, lambda: dwconv.depthwise_conv2d(x, kernel, **options)
+    yield "with its result", y.nbytes + mmap.PAGESIZE + WORKER * workers, lambda: dwconv.depthwise_conv2d(x, kernel, **options)
     yield "input_grad", WORKER * workers, lambda: dwconv.depthwise_conv2d_input_grad(y, kernel, shape, out=x_grad, **options)
     yield ("kernel_grad", (WORKER + 6 * sums) * workers + 8 * workers * (kernel.nbytes + sums),
            lambda: dwconv.depthwise_conv2d_kernel_grad(x, y, size, out=kernel_grad, **options))

@@ -13,8 +13,10 @@ import re
 import struct
 import subprocess
 import sys
+import tracemalloc
 import warnings
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -539,6 +541,7 @@ HOSTILE = {  # name: (how it is made, what the error says)
     "npz with a changed byte": (bytes_of(lambda path: zipped(path, [("kernel.npy", npy(KERNEL))], zipfile.ZIP_STORED),
                                          lambda content: content[:250] + b"\xff" + content[251:]), "CRC"),
     "npz bomb": (lambda path: zipped(path, [("kernel.npy", npy(np.zeros((3, 3, 2**18, 2), "f4")))]), "declares 18874496 bytes"),
+    "bzip2": (lambda path: zipped(path, [("kernel.npy", npy(KERNEL))], zipfile.ZIP_BZIP2), "compressed by method 12"),
     "outside": (lambda path: zipped(path, [("../kernel.npy", npy(KERNEL))]), r"member named '\.\./kernel\.npy'"),
     "absolute": (lambda path: zipped(path, [("/kernel.npy", npy(KERNEL))]), "member named '/kernel.npy'"),
     "twice": (lambda path: zipped(path, [("kernel.npy", npy(KERNEL))] * 2), "two members of the zip have one name"),
@@ -617,6 +620,24 @@ def test_hostile(name, answers):
     assert len(text) < 500
     assert repr(name) in text or f"{name}'" in text
     assert re.search(HOSTILE[name][1], text), text
+
+
+def test_a_bomb_that_lies_about_its_size(tmp_path):
+    """A member that declares the bytes of a kernel and unpacks to 2**27 more: as many are unpacked as it declares."""
+    path, content = tmp_path / "bomb.npz", npy(KERNEL)
+    zipped(path, [("kernel.npy", content + bytes(2**27))])
+    packed = path.read_bytes()
+    for old, new in ((len(content) + 2**27, len(content)), (zlib.crc32(content + bytes(2**27)), zlib.crc32(content))):
+        packed = packed.replace(old.to_bytes(4, "little"), new.to_bytes(4, "little"))
+    path.write_bytes(packed)
+    layer = dwconv.DepthwiseConv2D(KERNEL.shape[:2], depth_multiplier=KERNEL.shape[3], use_bias=False)
+    tracemalloc.start()
+    try:
+        layer.load_weights(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
+    assert np.array_equal(layer.depthwise_kernel, KERNEL)
 
 
 def test_broken_bytes(recorded, tmp_path):
