@@ -319,25 +319,27 @@ cdef void row_task(const Plan* shared, Py_ssize_t task, Py_ssize_t tasks, const 
                    real* y) noexcept nogil:
     """A range of the items (row phase, band of rows, plane), planes fastest."""
     cdef Plan p = shared[0]
-    cdef Py_ssize_t item, band, plane, n, c, f = -1, phase, rows = 0, r0, r1
-    cdef const real* x_plane
-    cdef const real* b
-    cdef real* y_plane
-    for item in range(p.items * task // tasks, p.items * (task + 1) // tasks):
+    cdef Py_ssize_t item = p.items * task // tasks, end = p.items * (task + 1) // tasks
+    cdef Py_ssize_t plane, last, n, c, i, band, phase, rows = 0, r0, r1
+    while item < end:     # the planes of a band and phase; divisions are slow beside a plane of 7x7
         plane = item % (p.images * p.channels)
-        band = item // (p.images * p.channels) % p.bands
-        phase = item // (p.images * p.channels * p.bands)
-        if phase != f:
-            f = phase
-            enter_rows(&p, f, &rows)
-        n, c = plane // p.channels, plane % p.channels
-        x_plane, y_plane = x + n * p.xn + c // p.repeat * p.xc, y + n * p.yn + c * p.yc + f * p.yh
-        b = bias + c if bias else bias
+        last = dw_min(plane + end - item, p.images * p.channels)
+        item += last - plane
+        band = (item - 1) // (p.images * p.channels) % p.bands
+        phase = (item - 1) // (p.images * p.channels * p.bands)
+        enter_rows(&p, phase, &rows)
         r0, r1 = rows * band // p.bands, rows * (band + 1) // p.bands
-        if real is float:
-            row_block_f32(&p.geometry, x_plane, w + c, b, y_plane, r0, r1)
-        else:
-            row_block_f64(&p.geometry, x_plane, w + c, b, y_plane, r0, r1)
+        n, c = plane // p.channels, plane % p.channels
+        for i in range(last - plane):
+            if real is float:
+                row_block_f32(&p.geometry, x + n * p.xn + (c // p.repeat if p.repeat > 1 else c) * p.xc, w + c, bias + c if bias else bias,
+                              y + n * p.yn + c * p.yc + phase * p.yh, r0, r1)
+            else:
+                row_block_f64(&p.geometry, x + n * p.xn + (c // p.repeat if p.repeat > 1 else c) * p.xc, w + c, bias + c if bias else bias,
+                              y + n * p.yn + c * p.yc + phase * p.yh, r0, r1)
+            c += 1
+            if c == p.channels:
+                n, c = n + 1, 0
 
 
 cdef inline Py_ssize_t tasks_of_items(const Plan* p, int workers) noexcept nogil:
@@ -371,27 +373,34 @@ cdef void run_rows(Plan* p, const real* x, const real* w, const real* bias, real
 # ---- channels_first, a vector's number of planes at a time as channels ----
 
 cdef inline bint row_tiles_win(const Plan* p, Py_ssize_t lanes) noexcept nogil:
-    """Whether rows are long enough for vectors along them: measured, 2 to 3 planes of each kernel beside one as channels."""
-    cdef Py_ssize_t k = p.rows.taps, s = p.rows.stride
-    if k != p.cols.taps or s != p.cols.stride:
+    """Whether vectors along the rows beat planes as channels: they do where the last vector of a row is not too empty.
+
+    Measured for each kernel and stride on rows of 8 to 150: up to which share of its vectors a row loses."""
+    cdef Py_ssize_t k = p.rows.taps, s = p.cols.stride, size = dw_ceil_div(p.cols.out, lanes) * lanes, most = 16
+    if k != p.cols.taps or s != p.rows.stride or s > 2 or s == 2 and (p.cols.dilation > 1 or DW_VECTOR_BYTES != 64):
         return False
-    if s == 1:
-        return k == 3 and 2 * p.cols.out >= lanes or k == 5 and p.cols.out > lanes or k == 7 and p.cols.size >= LONG_ROW
-    return s == 2 and DW_VECTOR_BYTES == 64 and (k == 3 and 2 * p.cols.out >= lanes or k == 5 and p.cols.out > lanes)
+    if k == 3:
+        most = 9 if s == 1 else 12
+    elif k == 5 and p.cols.out > lanes:
+        most = 14
+    elif k == 7 and (s == 1 and p.cols.size >= LONG_ROW or s == 2 and p.cols.out > lanes):
+        most = 12
+    return most < 16 and (p.cols.out > 3 * lanes or 16 * p.cols.out > most * size)
 
 
 cdef inline Py_ssize_t plane_rows(const Plan* p, Py_ssize_t size) noexcept nogil:
     """Output rows whose input rows and themselves fit the scratch as blocks of channels; 0 where that is not worth it."""
     cdef Py_ssize_t rest = SCRATCH_BYTES // dw_max(DW_VECTOR_BYTES, 1) if DW_VECTOR_BYTES else 0    # pixels
     cdef Py_ssize_t span = (p.rows.taps - 1) * p.rows.dilation + 1, rows
-    if p.channels * size < DW_VECTOR_BYTES or p.rows.phases * p.cols.phases > 1 or not p.dense:
+    if p.channels * size < DW_VECTOR_BYTES or not p.dense:
         return 0
     if p.rows.size * p.cols.size + 2 * p.cols.out <= rest:          # the whole plane
-        return dw_min(p.rows.out, (rest - p.rows.size * p.cols.size) // p.cols.out)
-    rows = (rest - (span - p.rows.stride) * p.cols.size) // (p.rows.stride * p.cols.size + p.cols.out)
-    if 2 * rows * p.rows.stride < span - p.rows.stride and rows * p.rows.taps * p.cols.taps < 16 * (span - p.rows.stride):
-        return 0              # turning what bands share would be most of the work
-    return dw_max(rows, 0)
+        rows = dw_min(p.rows.out, (rest - p.rows.size * p.cols.size) // p.cols.out)
+    else:
+        rows = (rest - (span - p.rows.stride) * p.cols.size) // (p.rows.stride * p.cols.size + p.cols.out)
+        if 2 * rows * p.rows.stride < span - p.rows.stride and rows * p.rows.taps * p.cols.taps < 16 * (span - p.rows.stride):
+            return 0              # turning what bands share would be most of the work
+    return dw_max(rows // p.rows.phases * p.rows.phases, 0)
 
 
 cdef void plane_task(const Plan* shared, Py_ssize_t task, const real* x, const real* w, const real* bias, real* y,
@@ -402,12 +411,14 @@ cdef void plane_task(const Plan* shared, Py_ssize_t task, const real* x, const r
     cdef Py_ssize_t lanes = lanes_of(sizeof(real)), blocks = dw_ceil_div(p.channels, lanes)
     cdef Py_ssize_t band = task % p.bands, first = task // p.bands % blocks * lanes, n = task // (p.bands * blocks)
     cdef Py_ssize_t base = dw_min(first, p.channels - lanes)      # the last block recomputes some planes, but does not store them
-    cdef Py_ssize_t r0 = p.rows.out * band // p.bands, r1 = p.rows.out * (band + 1) // p.bands
+    cdef Py_ssize_t turns = dw_ceil_div(p.rows.out, p.rows.phases), q0 = turns * band // p.bands, q1 = turns * (band + 1) // p.bands
+    cdef Py_ssize_t r0 = q0 * p.rows.phases, r1 = dw_min(q1 * p.rows.phases, p.rows.out)
     cdef Py_ssize_t in0 = dw_max(r0 * p.rows.stride - p.rows.pad, 0)
     cdef Py_ssize_t in1 = dw_min((r1 - 1) * p.rows.stride - p.rows.pad + (p.rows.taps - 1) * p.rows.dilation + 1, p.rows.size)
+    cdef Py_ssize_t f, row = p.cols.out * lanes
     cdef const real* planes[16]
     cdef int lane
-    cdef Phase rows = make_phase(&p.rows, 0), cols = make_phase(&p.cols, 0)
+    cdef Phase rows, cols
     cdef real* out = scratch + dw_max(in1 - in0, 0) * p.cols.size * lanes
     for lane in range(lanes):
         planes[lane] = x + n * p.xn + (base + lane) // p.repeat * p.xc
@@ -416,10 +427,13 @@ cdef void plane_task(const Plan* shared, Py_ssize_t task, const real* x, const r
     else:
         gather_planes_f64(planes, in0 * p.cols.size, (in1 - in0) * p.cols.size, scratch)
     g.xw, g.xh = p.cols.dilation * lanes, p.rows.dilation * p.cols.size * lanes
-    g.yw, g.yh = lanes, p.cols.out * lanes
-    g.x0 = ((rows.first - in0) * p.cols.size + cols.first) * lanes
-    g.row_lo, g.row_hi, g.col_lo, g.col_hi = rows.lo, rows.hi, cols.lo, cols.hi
-    channel_blocks(g, scratch, w + base, bias + base if bias else bias, out - r0 * g.yh, r0, r1, 0, 1, lanes)
+    g.yw, g.yh = p.cols.phases * lanes, p.rows.phases * row
+    for f in range(p.rows.phases * p.cols.phases):
+        rows, cols = make_phase(&p.rows, f // p.cols.phases), make_phase(&p.cols, f % p.cols.phases)
+        g.x0 = ((rows.first - in0) * p.cols.size + cols.first) * lanes
+        g.row_lo, g.row_hi, g.col_lo, g.col_hi, g.cols = rows.lo, rows.hi, cols.lo, cols.hi, cols.out
+        channel_blocks(g, scratch, w + base, bias + base if bias else bias,
+                       out + (f // p.cols.phases - r0) * row + f % p.cols.phases * lanes, q0, dw_min(q1, rows.out), 0, 1, lanes)
     y += n * p.yn + base * p.yc + r0 * p.cols.out
     if real is float:
         scatter_planes_f32(out, (r1 - r0) * p.cols.out, y, p.yc, first - base)
@@ -429,6 +443,7 @@ cdef void plane_task(const Plan* shared, Py_ssize_t task, const real* x, const r
 
 cdef void run_planes(Plan* p, const real* x, const real* w, const real* bias, real* y, real* scratch, Py_ssize_t rows,
                      int workers) noexcept nogil:
+    """rows: of a band at most, whole turns of the row phases."""
     cdef Py_ssize_t task, lanes = lanes_of(sizeof(real)), tasks = p.images * dw_ceil_div(p.channels, lanes)
     fill_geometry(p)
     p.geometry.sw = p.cols.step

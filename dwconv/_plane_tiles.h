@@ -38,11 +38,12 @@ DW_INLINE void DW(plane_lanes)(const dw_geometry *g, DW(dw_plane_lanes) *m, ptrd
 DW_INLINE void DW(plane_inputs)(const REAL *p, VEC *v, const DW(dw_plane_lanes) *m, ptrdiff_t xw, ptrdiff_t apart, const int K, const int S,
                                 const int T, const int checked) {
     if (S == 1) {
-        DW_UNROLL for (int j = 0; j < K; j++)
-            DW_UNROLL for (int k = 0; k < T; k++) {
-                const REAL *at = p + j * xw + k * apart;
-                v[j * T + k] = checked ? DW(load_lanes)(at, m->out[j * T + k]) : DW(load)(at);
-            }
+        DW_UNROLL for (int j = 0; j < K; j++) {
+            DW_UNROLL for (int k = 0; k < T; k++)
+                v[j * T + k] = checked ? DW(load_lanes)(p + k * apart, m->out[j * T + k]) : DW(load)(p + k * apart);
+            p += xw;
+            DW_HIDE(p);
+        }
     }
 #if DW_SHIFTS /* others: row_even of _tiles.h */
     if (S == 2) {
@@ -121,17 +122,20 @@ DW_INLINE void DW(plane_slide)(DW_PLANE_ARGUMENTS, const int T, const int checke
 DW_INLINE void DW(plane_strip)(DW_PLANE_ARGUMENTS, ptrdiff_t pitch, const int R, const int T, const int pattern, const int checked) {
     (void)r1;
     VEC acc[DW_PLANE_ROWS * DW_PLANE_VECTORS];
-    const ptrdiff_t t0 = g->row_lo - r0 * S, t1 = g->row_hi - r0 * S;
-    x += r0 * S * g->xh;
+    const ptrdiff_t t0 = g->row_lo - r0 * S, t1 = g->row_hi - r0 * S, xh = g->xh;
+    x += r0 * S * xh;
     y += r0 * g->yh;
     DW_UNROLL for (int k = 0; k < R * T; k++) acc[k] = bias;
     DW_UNROLL for (int t = 0; t < (R - 1) * S + K; t++) {
-        if (t < t0 || t >= t1) continue;
-        VEC v[7 * DW_PLANE_VECTORS];
-        DW(plane_inputs)(x + t * g->xh, v, m, g->xw, apart, K, S, T, checked);
-        DW_UNROLL for (int j = 0; j < K; j++)
-            DW_UNROLL for (int r = 0; r < R; r++)
-                if (0 <= t - r * S && t - r * S < K) DW(plane_taps)(acc + r * T, v, w, pitch, m, t - r * S, j, K, T, pattern, checked);
+        if (t0 <= t && t < t1) {
+            VEC v[7 * DW_PLANE_VECTORS];
+            if (pattern) DW_HIDE(x);
+            DW(plane_inputs)(x, v, m, g->xw, apart, K, S, T, checked);
+            DW_UNROLL for (int j = 0; j < K; j++)
+                DW_UNROLL for (int r = 0; r < R; r++)
+                    if (0 <= t - r * S && t - r * S < K) DW(plane_taps)(acc + r * T, v, w, pitch, m, t - r * S, j, K, T, pattern, checked);
+        }
+        x += xh;
     }
     DW_UNROLL for (int r = 0; r < R; r++) DW(plane_store)(g, y + r * g->yh, acc + r * T, left, apart, T, checked);
 }
