@@ -46,12 +46,8 @@ def as_array(name, value):
 def common_dtypes(arrays, names=("x", "kernel", "bias")):
     """The result's dtype and the computing one; TypeError if it is not one of the four floating-point types."""
     dtype = arrays[0].dtype
-    for a in arrays:
-        if a.dtype is not dtype:
-            break
-    else:
-        if dtype in _COMPUTED:  # nothing to promote: most calls
-            return dtype, dtype
+    if dtype in _COMPUTED and dtype is arrays[1].dtype and (len(arrays) == 2 or dtype is arrays[2].dtype):
+        return dtype, dtype  # nothing to promote: most calls
     try:
         dtype = np.result_type(*arrays)
     except TypeError:
@@ -76,10 +72,11 @@ def axis_numbers(value):
 
 def is_readable(a, dtype):
     """Whether a kernel can read `a` as it lies: of that dtype, rows without gaps between elements, aligned."""
-    if a.dtype != dtype or not a.flags.aligned:
+    flags = a.flags
+    if a.dtype != dtype or not flags.aligned:
         return False
     size = dtype.itemsize
-    return a.flags.c_contiguous or ((a.strides[-1] == size or a.shape[-1] == 1) and not any(s % size for s in a.strides))
+    return flags.c_contiguous or ((a.strides[-1] == size or a.shape[-1] == 1) and not any(s % size for s in a.strides))
 
 
 def readable(a, dtype):
@@ -94,7 +91,8 @@ def readable(a, dtype):
 
 def packed(a, dtype):
     """`a` of that dtype, C-contiguous and aligned.  A copy only if needed."""
-    if a.dtype == dtype and a.flags.c_contiguous and a.flags.aligned:
+    flags = a.flags
+    if a.dtype == dtype and flags.c_contiguous and flags.aligned:
         return a
     return np.array(a, dtype, order="C", copy=True)
 

@@ -417,7 +417,7 @@ cdef void run_grad_rows(Plan* p, bint pairs, const real* x, const real* w, real*
 
 # ---- entry point ----
 
-cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :] w, real[:, :, :, :] x_grad,
+cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :, :] w, real[:, :, :, :] x_grad,
                       tuple rows, tuple cols, int workers) except -1:
     cdef Plan p
     cdef Tiling t
@@ -426,13 +426,13 @@ cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :
     cdef Extent e = extent(<Py_ssize_t> &x_grad[0, 0, 0, 0], x_grad.shape, x_grad.strides, 4, size)
     cdef real* scratch = NULL
     cdef bint pairs
-    if rows[3] == 1 and cols[3] == 1 and w.shape[2] == x_grad.shape[c]:
+    if rows[3] == 1 and cols[3] == 1 and w.shape[2] * w.shape[3] == x_grad.shape[c]:
         return _forward[real](last, grad, w[::-1, ::-1], None, x_grad, turned(rows), turned(cols), (), workers)
     if (meet(e, extent(<Py_ssize_t> &grad[0, 0, 0, 0], grad.shape, grad.strides, 4, size))
-            or meet(e, extent(<Py_ssize_t> &w[0, 0, 0], w.shape, w.strides, 3, size))):
+            or meet(e, extent(<Py_ssize_t> &w[0, 0, 0, 0], w.shape, w.strides, 4, size))):
         return False
     p.rows, p.cols = make_axis(rows), make_axis(cols)
-    p.images, p.channels, p.repeat = grad.shape[0], w.shape[2], w.shape[2] // x_grad.shape[c]
+    p.images, p.channels, p.repeat = grad.shape[0], w.shape[2] * w.shape[3], w.shape[2] * w.shape[3] // x_grad.shape[c]
     p.xn, p.xc = elements(grad.strides[0], grad.shape[0], size), elements(grad.strides[c], grad.shape[c], size)
     p.xh, p.xw = elements(grad.strides[h], grad.shape[h], size), elements(grad.strides[h + 1], grad.shape[h + 1], size)
     p.yn, p.yc = elements(x_grad.strides[0], x_grad.shape[0], size), elements(x_grad.strides[c], x_grad.shape[c], size)
@@ -452,11 +452,11 @@ cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :
             raise MemoryError
     with nogil:
         if t.rows:
-            run_grad_blocks(&p, last, t, &grad[0, 0, 0, 0], &w[0, 0, 0], &x_grad[0, 0, 0, 0], scratch, workers)
+            run_grad_blocks(&p, last, t, &grad[0, 0, 0, 0], &w[0, 0, 0, 0], &x_grad[0, 0, 0, 0], scratch, workers)
         elif last:
-            run_grad_channels(&p, &grad[0, 0, 0, 0], &w[0, 0, 0], &x_grad[0, 0, 0, 0], workers)
+            run_grad_channels(&p, &grad[0, 0, 0, 0], &w[0, 0, 0, 0], &x_grad[0, 0, 0, 0], workers)
         else:
-            run_grad_rows(&p, pairs, &grad[0, 0, 0, 0], &w[0, 0, 0], &x_grad[0, 0, 0, 0], scratch, workers)
+            run_grad_rows(&p, pairs, &grad[0, 0, 0, 0], &w[0, 0, 0, 0], &x_grad[0, 0, 0, 0], scratch, workers)
         free(scratch)
     return -1 if p.watch.stop else True
 
@@ -475,6 +475,8 @@ def input_grad(str data_format, grad, w, x_grad, tuple rows, tuple cols, int wor
     rows, cols: the forward's axes (size, out, taps, stride, dilation, pad), see _geometry.py.
     """
     cdef bint last = data_format == "channels_last"
+    if w.ndim == 3:
+        w = w[..., None]
     if x_grad.itemsize == sizeof(float):
         return _input_grad[float](last, grad, w, x_grad, rows, cols, workers)
     return _input_grad[double](last, grad, w, x_grad, rows, cols, workers)

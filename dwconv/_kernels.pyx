@@ -1,7 +1,7 @@
 # cython: language_level=3, embedsignature=True
 """The compiled loops: entry points, blocking and threads around the register tiles of _tiles.h.
 
-    w (kh, kw, C*M), bias (C*M,) or None, and
+    w (kh, kw, C*M) or (kh, kw, C, M), bias (C*M,) or None, and
     x (N, H, W, C), y (N, OH, OW, C*M)     channels_last
     x (N, C, H, W), y (N, C*M, OH, OW)     channels_first
 
@@ -464,12 +464,15 @@ cdef void run_planes(Plan* p, const real* x, const real* w, const real* bias, re
 cdef void run_flat(Plan* p, const real* x, const real* w, const real* bias, real* y, real* pattern, int workers) noexcept nogil:
     """pattern: (taps + 1) * (channels + lanes - 1) numbers of scratch for the repeated bias and weights."""
     cdef Py_ssize_t lanes = lanes_of(sizeof(real))
-    cdef Py_ssize_t pitch = p.channels + lanes - 1, tap, k
-    for tap in range(p.rows.taps * p.cols.taps):
-        for k in range(pitch):
-            pattern[(tap + 1) * pitch + k] = w[tap // p.cols.taps * p.wh + tap % p.cols.taps * p.ww + k % p.channels]
+    cdef Py_ssize_t pitch = p.channels + lanes - 1, i, j, k, c = p.channels
+    cdef real* tap = pattern + pitch
     for k in range(pitch):
-        pattern[k] = bias[k % p.channels] if bias else 0
+        pattern[k] = 0 if not bias else bias[k] if k < c else pattern[k - c]
+    for i in range(p.rows.taps):
+        for j in range(p.cols.taps):
+            for k in range(pitch):
+                tap[k] = w[i * p.wh + j * p.ww + k] if k < c else tap[k - c]
+            tap += pitch
     p.geometry.period, p.geometry.cols = p.channels, p.cols.out * p.channels
     p.unit, p.geometry.repeat = p.channels // p.repeat, p.repeat
     p.wh, p.ww = p.cols.taps * pitch, pitch
@@ -505,23 +508,23 @@ cdef inline bint meet(Extent a, Extent b) noexcept nogil:
     return a.lo < b.hi and b.lo < a.hi
 
 
-cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :] w, const real[::1] bias, real[:, :, :, :] y,
+cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w, const real[::1] bias, real[:, :, :, :] y,
                    tuple rows, tuple cols, tuple clamp, int workers) except -1:
     cdef Plan p
     cdef Extent e = extent(<Py_ssize_t> &y[0, 0, 0, 0], y.shape, y.strides, 4, sizeof(real))
     cdef Py_ssize_t size = sizeof(real), lanes = lanes_of(sizeof(real))
     cdef Py_ssize_t h = 1 if last else 2, c = 3 if last else 1    # axes of the rows (columns follow) and channels
-    cdef Py_ssize_t numbers = (w.shape[0] * w.shape[1] + 1) * (w.shape[2] + lanes - 1)
+    cdef Py_ssize_t channels = w.shape[2] * w.shape[3], numbers = (w.shape[0] * w.shape[1] + 1) * (channels + lanes - 1)
     cdef const real* b = &bias[0] if bias is not None else NULL
     cdef real* scratch = NULL
     cdef bint pattern = 0
     cdef Py_ssize_t band = 0
     if (meet(e, extent(<Py_ssize_t> &x[0, 0, 0, 0], x.shape, x.strides, 4, size))
-            or meet(e, extent(<Py_ssize_t> &w[0, 0, 0], w.shape, w.strides, 3, size))
+            or meet(e, extent(<Py_ssize_t> &w[0, 0, 0, 0], w.shape, w.strides, 4, size))
             or b and meet(e, extent(<Py_ssize_t> b, bias.shape, bias.strides, 1, size))):
         return False
     p.rows, p.cols = make_axis(rows), make_axis(cols)
-    p.images, p.channels, p.repeat, p.unit = x.shape[0], w.shape[2], w.shape[2] // x.shape[c], 1
+    p.images, p.channels, p.repeat, p.unit = x.shape[0], channels, w.shape[3], 1
     p.xn, p.xc = elements(x.strides[0], x.shape[0], size), elements(x.strides[c], x.shape[c], size)
     p.xh, p.xw = elements(x.strides[h], x.shape[h], size), elements(x.strides[h + 1], x.shape[h + 1], size)
     p.yn, p.yc = elements(y.strides[0], y.shape[0], size), elements(y.strides[c], y.shape[c], size)
@@ -546,13 +549,13 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :] w, c
             raise MemoryError
     with nogil:
         if band:
-            run_planes(&p, &x[0, 0, 0, 0], &w[0, 0, 0], b, &y[0, 0, 0, 0], scratch, band, workers)
+            run_planes(&p, &x[0, 0, 0, 0], &w[0, 0, 0, 0], b, &y[0, 0, 0, 0], scratch, band, workers)
         elif pattern:
-            run_flat(&p, &x[0, 0, 0, 0], &w[0, 0, 0], b, &y[0, 0, 0, 0], scratch, workers)
+            run_flat(&p, &x[0, 0, 0, 0], &w[0, 0, 0, 0], b, &y[0, 0, 0, 0], scratch, workers)
         elif last:
-            run_channels(&p, &x[0, 0, 0, 0], &w[0, 0, 0], b, &y[0, 0, 0, 0], workers)
+            run_channels(&p, &x[0, 0, 0, 0], &w[0, 0, 0, 0], b, &y[0, 0, 0, 0], workers)
         else:
-            run_rows(&p, &x[0, 0, 0, 0], &w[0, 0, 0], b, &y[0, 0, 0, 0], workers)
+            run_rows(&p, &x[0, 0, 0, 0], &w[0, 0, 0, 0], b, &y[0, 0, 0, 0], workers)
         free(scratch)
     return -1 if p.watch.stop else True
 
@@ -560,10 +563,12 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :] w, c
 def forward(str data_format, x, w, bias, y, tuple rows, tuple cols, tuple clamp, int workers):
     """Writes the convolution of x with w to y, and says so; False, and nothing done, if y may share memory with an input.
 
-    x, w, bias, y: arrays as above, all float32 or all float64, the innermost axis of each without gaps.
+    x, w, bias, y: arrays as above, all float32 or all float64, the innermost axis of each without gaps; w (kh, kw, C, M) too.
     rows, cols: axes (size, out, taps, stride, dilation, pad), see _geometry.py.  clamp: () or (lo, hi).
     """
     cdef bint last = data_format == "channels_last"
+    if w.ndim == 3:
+        w = w[..., None]
     if y.itemsize == sizeof(float):
         return _forward[float](last, x, w, bias, y, rows, cols, clamp, workers)
     return _forward[double](last, x, w, bias, y, rows, cols, clamp, workers)
