@@ -68,7 +68,7 @@ class Shape(typing.NamedTuple):
         n, h, w, c = self.x
         plan = _plan.forward(self.x if layout == "channels_last" else (n, c, h, w), (*self.kernel_size, c, self.multiplier),
                              self.stride, tuple((p, p) for p in self.pads()), self.dilation, layout)
-        if not plan.work or not _useful(plan.rows) or not _useful(plan.cols):
+        if not all(plan.out_shape) or not _useful(plan.rows) or not _useful(plan.cols):
             raise ValueError(f"{self.name}: there is nothing to compute")
         return plan
 

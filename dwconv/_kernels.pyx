@@ -118,7 +118,7 @@ cdef enum:
     SCRATCH_BYTES = 61440     # of a worker: planes taken as channels
     STREAM_BYTES = 25165824   # of x and y: beyond, they come from memory, which is fast along rows only (L3 here: 32 MB, shared)
     LONG_ROW = 192            # numbers: planes with longer rows are run along them
-    TASKS_PER_WORKER = 4      # so that a worker that the machine slows down holds up little
+    UNEVEN = 8                # parts of a worker from which on one more or less does not matter
     ROUND = 1 << 28           # multiply-adds of a worker between two looks at the signals: 4 ms here, at worst a third of 1 s
 
 
@@ -198,13 +198,17 @@ cdef struct Plan:
     dw_geometry geometry      # what all tasks share
 
 
+cdef inline Py_ssize_t gcd(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
+    while b:
+        a, b = b, a % b
+    return a
+
+
 cdef inline Axis make_axis(tuple axis):
     """(size, out, taps, stride, dilation, pad) with its phases."""
     cdef Axis a
     a.size, a.out, a.taps, a.stride, a.dilation, a.pad = axis
-    cdef Py_ssize_t g = a.dilation, h = a.stride
-    while h:
-        g, h = h, g % h
+    cdef Py_ssize_t g = gcd(a.dilation, a.stride)
     a.phases = dw_min(a.dilation // g, dw_max(a.out, 1))
     a.step = a.stride // g
     return a
@@ -236,13 +240,21 @@ cdef inline void fill_geometry(Plan* p) noexcept nogil:
     g.wh, g.ww = p.wh, p.ww
 
 
+cdef inline Py_ssize_t even_shares(Py_ssize_t count, Py_ssize_t most, Py_ssize_t others, int workers) noexcept nogil:
+    """At least `count` parts of each of `others`, as many as give the workers equal shares, but at most `most`.
+
+    No more: the schedule is static, so that a worker finds in its cache what it had the last time, and small parts waste rows."""
+    cdef Py_ssize_t share = workers // gcd(workers, others)
+    if others < workers * UNEVEN:
+        count = dw_min(dw_ceil_div(count, share) * share, most)
+    return dw_max(count, 1)
+
+
 cdef inline Py_ssize_t band_count(const Plan* p, Py_ssize_t row_bytes, Py_ssize_t others, int workers) noexcept nogil:
-    """Into how many bands the rows of a phase are cut: what fits the cache, more if the workers would lack tasks."""
+    """Into how many bands the rows of each of `others` are cut: what fits the cache and suits the workers."""
     cdef Py_ssize_t rows = dw_ceil_div(p.rows.out, p.rows.phases)
     cdef Py_ssize_t count = dw_ceil_div(rows * dw_min(row_bytes, BAND_BYTES), BAND_BYTES)
-    if workers > 1:
-        count = dw_max(count, dw_ceil_div(workers * TASKS_PER_WORKER, dw_max(others, 1)))
-    count = dw_max(1, dw_min(count, rows // 4))
+    count = even_shares(dw_max(1, dw_min(count, rows // 4)), rows // 2, others, workers)
     return dw_max(count, dw_min(<Py_ssize_t> (p.watch.rounds * workers / dw_max(others, 1)), rows))
 
 
@@ -299,8 +311,8 @@ cdef void run_channels(Plan* p, const real* x, const real* w, const real* bias, 
                          p.images * p.rows.phases, workers)
     p.groups = 1
     tasks = p.images * p.rows.phases * p.bands
-    if workers > 1 and tasks < workers * 2:
-        p.groups = dw_max(1, dw_min(p.channels // lanes, dw_ceil_div(workers * TASKS_PER_WORKER, tasks)))
+    if tasks < workers:     # workers write to one row then, where prefetching takes lines from each other's cache
+        p.groups = even_shares(1, p.channels // lanes, tasks, workers)
     if tasks < p.watch.rounds * workers:
         p.groups = dw_max(p.groups, dw_min(p.channels // lanes, <Py_ssize_t> (p.watch.rounds * workers / tasks)))
     tasks *= p.groups
@@ -317,36 +329,34 @@ cdef void run_channels(Plan* p, const real* x, const real* w, const real* bias, 
 
 cdef void row_task(const Plan* shared, Py_ssize_t task, Py_ssize_t tasks, const real* x, const real* w, const real* bias,
                    real* y) noexcept nogil:
-    """A range of the items (row phase, band of rows, plane), planes fastest."""
+    """A range of the items (plane, row phase, band of rows), bands fastest: a worker keeps its planes to itself."""
     cdef Plan p = shared[0]
-    cdef Py_ssize_t item = p.items * task // tasks, end = p.items * (task + 1) // tasks
-    cdef Py_ssize_t plane, last, n, c, i, band, phase, rows = 0, r0, r1
-    while item < end:     # the planes of a band and phase; divisions are slow beside a plane of 7x7
-        plane = item % (p.images * p.channels)
-        last = dw_min(plane + end - item, p.images * p.channels)
-        item += last - plane
-        band = (item - 1) // (p.images * p.channels) % p.bands
-        phase = (item - 1) // (p.images * p.channels * p.bands)
-        enter_rows(&p, phase, &rows)
-        r0, r1 = rows * band // p.bands, rows * (band + 1) // p.bands
-        n, c = plane // p.channels, plane % p.channels
-        for i in range(last - plane):
-            if real is float:
-                row_block_f32(&p.geometry, x + n * p.xn + (c // p.repeat if p.repeat > 1 else c) * p.xc, w + c, bias + c if bias else bias,
-                              y + n * p.yn + c * p.yc + phase * p.yh, r0, r1)
-            else:
-                row_block_f64(&p.geometry, x + n * p.xn + (c // p.repeat if p.repeat > 1 else c) * p.xc, w + c, bias + c if bias else bias,
-                              y + n * p.yn + c * p.yc + phase * p.yh, r0, r1)
+    cdef Py_ssize_t item = p.items * task // tasks, end = p.items * (task + 1) // tasks, parts = p.bands * p.rows.phases
+    cdef Py_ssize_t n = item // parts // p.channels, c = item // parts % p.channels, part = item % parts, phase = 0, band
+    cdef Py_ssize_t rows = p.rows.out, r0 = 0, r1 = rows
+    cdef const real* x_plane = NULL
+    enter_rows(&p, 0, &rows)
+    for item in range(item, end):
+        if parts > 1:     # divisions are slow beside a plane of 7x7
+            phase, band = part // p.bands, part % p.bands
+            enter_rows(&p, phase, &rows)
+            r0, r1 = rows * band // p.bands, rows * (band + 1) // p.bands
+        x_plane = x + n * p.xn + (c // p.repeat if p.repeat > 1 else c) * p.xc
+        if real is float:
+            row_block_f32(&p.geometry, x_plane, w + c, bias + c if bias else bias, y + n * p.yn + c * p.yc + phase * p.yh, r0, r1)
+        else:
+            row_block_f64(&p.geometry, x_plane, w + c, bias + c if bias else bias, y + n * p.yn + c * p.yc + phase * p.yh, r0, r1)
+        part += 1
+        if part == parts:
+            part = 0
             c += 1
             if c == p.channels:
                 n, c = n + 1, 0
 
 
 cdef inline Py_ssize_t tasks_of_items(const Plan* p, int workers) noexcept nogil:
-    cdef double tasks = 1 if workers <= 1 else workers * TASKS_PER_WORKER
-    if p.watch.rounds > 1:
-        tasks *= p.watch.rounds
-    return p.items if tasks > p.items else <Py_ssize_t> tasks
+    """A worker's items are one task, or one a round of a long call."""
+    return dw_min(p.items, <Py_ssize_t> (workers * max(p.watch.rounds, 1.0)))
 
 
 cdef void run_rows(Plan* p, const real* x, const real* w, const real* bias, real* y, int workers) noexcept nogil:
@@ -366,7 +376,7 @@ cdef void run_rows(Plan* p, const real* x, const real* w, const real* bias, real
             for task in range(p.watch.begin, p.watch.end):
                 row_task(p, task, tasks, x, w, bias, y)
         else:
-            for task in prange(p.watch.begin, p.watch.end, schedule="dynamic", chunksize=1, num_threads=workers):
+            for task in prange(p.watch.begin, p.watch.end, schedule="static", num_threads=workers):
                 row_task(p, task, tasks, x, w, bias, y)
 
 
@@ -382,7 +392,7 @@ cdef inline bint row_tiles_win(const Plan* p, Py_ssize_t lanes) noexcept nogil:
     if k == 3:
         most = 9 if s == 1 else 12
     elif k == 5 and p.cols.out > lanes:
-        most = 14
+        most = 13 if s == 1 else 14
     elif k == 7 and (s == 1 and p.cols.size >= LONG_ROW or s == 2 and p.cols.out > lanes):
         most = 12
     return most < 16 and (p.cols.out > 3 * lanes or 16 * p.cols.out > most * size)
@@ -524,7 +534,7 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
             or b and meet(e, extent(<Py_ssize_t> b, bias.shape, bias.strides, 1, size))):
         return False
     p.rows, p.cols = make_axis(rows), make_axis(cols)
-    p.images, p.channels, p.repeat, p.unit = x.shape[0], channels, w.shape[3], 1
+    p.images, p.channels, p.repeat, p.unit = x.shape[0], channels, channels // x.shape[c], 1
     p.xn, p.xc = elements(x.strides[0], x.shape[0], size), elements(x.strides[c], x.shape[c], size)
     p.xh, p.xw = elements(x.strides[h], x.shape[h], size), elements(x.strides[h + 1], x.shape[h + 1], size)
     p.yn, p.yc = elements(y.strides[0], y.shape[0], size), elements(y.strides[c], y.shape[c], size)
@@ -563,7 +573,7 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
 def forward(str data_format, x, w, bias, y, tuple rows, tuple cols, tuple clamp, int workers):
     """Writes the convolution of x with w to y, and says so; False, and nothing done, if y may share memory with an input.
 
-    x, w, bias, y: arrays as above, all float32 or all float64, the innermost axis of each without gaps; w (kh, kw, C, M) too.
+    x, w, bias, y: arrays as above, all float32 or all float64, the innermost axis of each without gaps.
     rows, cols: axes (size, out, taps, stride, dilation, pad), see _geometry.py.  clamp: () or (lo, hi).
     """
     cdef bint last = data_format == "channels_last"

@@ -19,7 +19,7 @@ class Plan(typing.NamedTuple):
     cols: tuple
     out_shape: tuple   # with the batch axis
     kernel_shape: tuple  # (kh, kw, C*M)
-    work: int          # multiply-adds
+    work: int          # its multiply-adds, and 5 for each number read or written
 
 
 def _is_first(data_format):
@@ -52,7 +52,8 @@ def forward(x_shape, kernel_shape, strides, padding, dilation_rate, data_format,
     cols = axis("width", w, kw, strides[1], dilation_rate[1], pads[1])
     out = (n, c * multiplier, rows[1], cols[1]) if first else (n, rows[1], cols[1], c * multiplier)
     countable("the result", out)
-    return Plan(rows, cols, out, (kh, kw, c * multiplier), n * rows[1] * cols[1] * c * multiplier * kh * kw)
+    results = n * rows[1] * cols[1] * c * multiplier
+    return Plan(rows, cols, out, (kh, kw, c * multiplier), results * kh * kw + 5 * (results + n * h * w * c))
 
 
 @functools.lru_cache(maxsize=512)

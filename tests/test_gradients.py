@@ -656,10 +656,10 @@ def test_result_belongs_to_the_caller(kernels):
 # ---- workers ----
 
 def test_workers_go_by_the_work(monkeypatch):
-    """The gate of the forward, by the same count of multiply-adds."""
+    """The gate of the forward, by the same count of multiply-adds and numbers."""
     asked = []
     monkeypatch.setattr(_runtime, "resolve_workers", lambda workers, work: asked.append((workers, work)) or 1)
     dwconv.depthwise_conv2d(X, KERNEL, workers=3)
     input_grad(GRAD, KERNEL, NHWC, workers=3)
     kernel_grad(X, GRAD, 3, workers=3)
-    assert asked == [(3, 2 * 3 * 4 * 6 * 9)] * 3
+    assert asked == [(3, 2 * 3 * 4 * 6 * 9 + 5 * (2 * 3 * 4 * 6 + X.size))] * 3

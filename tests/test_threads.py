@@ -167,8 +167,8 @@ def test_set_workers_may_be_left_elsewhere(asked):
 
 
 def test_small_calls_stay_serial(asked, monkeypatch):
-    """Each worker gets at least GRAIN multiply-adds, so a call below twice that runs alone, whatever was asked for."""
-    grain = 9 * 16 * 2
+    """Each worker gets at least GRAIN of a plan's work, so a call below twice that runs alone, whatever was asked for."""
+    grain = 2 * (9 * 16 + 5 * (16 + 16))
     monkeypatch.setattr(_runtime, "GRAIN", grain)
     for pixels, expected in [(1, (1, 1)), (2, (1, 1)), (3, (1, 1)), (4, (2, 2)), (11, (5, 5)), (13, (5, 6)), (100, (5, 7))]:
         x = X[:1, :1, :pixels] if pixels <= 40 else X[:1, :5, :20]
