@@ -110,6 +110,9 @@ def self_overlap(a):
 
 
 def check_out(out, shape, dtype):
+    """Whether a kernel can write to `out` as it lies; ValueError or TypeError if nothing can."""
+    if type(out) is np.ndarray and out.shape == shape and out.dtype == dtype and out.flags.carray:
+        return True
     if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
         raise TypeError(f"out must be a NumPy array, not {type(out).__name__:.80}")
     if out.shape != shape:
@@ -120,6 +123,7 @@ def check_out(out, shape, dtype):
         raise ValueError("out is read-only")
     if not out.flags.c_contiguous and any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True)):
         raise ValueError(f"out has elements that share memory: strides {out.strides}")
+    return is_readable(out, dtype) and not self_overlap(out)
 
 
 def delivered(y, out, dtype):

@@ -87,8 +87,16 @@ def gradient(name, x_shape, kernel_shape, grad_shape, *options):
 
 def hashable(name, value, depth=2):
     """An option as a key of the plan: pairs spelled as lists, arrays or NumPy integers become tuples of int."""
-    if type(value) in (int, str) or (type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int):
+    if type(value) in (int, str):
         return value
+    if type(value) is tuple and len(value) == 2:  # the usual spellings, quickly
+        a, b = value
+        if type(a) is type(b) is int:
+            return value
+        if type(a) is type(b) is tuple and len(a) == len(b) == 2:
+            (c, d), (e, f) = value
+            if type(c) is type(d) is type(e) is type(f) is int:
+                return value
     if isinstance(value, str):
         return str(value)
     if isinstance(value, np.ndarray):

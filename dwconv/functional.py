@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from . import _plan, _runtime
-from ._arrays import as_array, check_out, common_dtypes, delivered, is_readable, packed, readable, self_overlap
+from ._arrays import as_array, check_out, common_dtypes, delivered, packed, readable
 from ._geometry import pair
 from ._plan import hashable
 
@@ -113,12 +113,9 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
     if bias is not None and bias.shape != (channels,):
         raise ValueError(f"bias must have shape ({channels},), one number per output channel, got {bias.shape}")
     shape = plan.out_shape if x.ndim == 4 else plan.out_shape[1:]
-    if out is not None:
-        check_out(out, shape, dtype)
+    direct = out is not None and check_out(out, shape, dtype) and dtype == computed and function is None
     workers = _runtime.resolve_workers(workers, plan.work)
 
-    direct = (out is not None and dtype == computed and function is None
-              and is_readable(out, dtype) and not self_overlap(out))
     y = out if direct else np.empty(shape, computed)
     if x.size and y.size:
         if kernel.ndim == 2:
@@ -148,12 +145,9 @@ def _gradient(function, arrays, size, strides, padding, dilation_rate, data_form
                           *options)
     channels = x_shape[1 if data_format == "channels_first" else 3]
     shape = x_shape if for_x else (*plan.kernel_shape[:2], channels, plan.kernel_shape[2] // channels)
-    if out is not None:
-        check_out(out, shape, dtype)
+    direct = out is not None and check_out(out, shape, dtype) and dtype == computed and (for_x or out.flags.c_contiguous)
     workers = _runtime.resolve_workers(workers, plan.work)
 
-    direct = (out is not None and dtype == computed and is_readable(out, dtype) and not self_overlap(out)
-              and (for_x or out.flags.c_contiguous))
     y = out if direct else np.empty(shape, computed)
     if all(a.size for a in (*arrays, y)):
         first, second = readable(arrays[0], computed), arrays[1]
