@@ -103,6 +103,8 @@ cdef extern from *:
                             Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     void row_block_f32(const dw_geometry*, const float*, const float*, const float*, float*, Py_ssize_t, Py_ssize_t) nogil
     void row_block_f64(const dw_geometry*, const double*, const double*, const double*, double*, Py_ssize_t, Py_ssize_t) nogil
+    void copy_pixels_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*) nogil
+    void copy_pixels_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*) nogil
     void gather_planes_f32(const float* const*, Py_ssize_t, Py_ssize_t, float*) nogil
     void gather_planes_f64(const double* const*, Py_ssize_t, Py_ssize_t, double*) nogil
     void scatter_planes_f32(const float*, Py_ssize_t, float*, Py_ssize_t, Py_ssize_t) nogil
@@ -115,7 +117,8 @@ ctypedef fused real:
 cdef enum:
     PATTERN_BYTES = 32768     # repeated weights of one call; beyond, few channels are taken as one partial vector
     BAND_BYTES = 262144       # of input and output that a band of rows touches: a share of L2, where every channel block finds it
-    SCRATCH_BYTES = 61440     # of a worker: planes taken as channels
+    SCRATCH_BYTES = 61440     # of a worker: planes taken as channels, pixels that share sets of the cache
+    STAGED_BYTES = 128        # of each of those pixels at a time: less fetches lines twice, more fits fewer rows
     STREAM_BYTES = 25165824   # of x and y: beyond, they come from memory, which is fast along rows only (L3 here: 32 MB, shared)
     LONG_ROW = 192            # numbers: planes with longer rows are run along them
     UNEVEN = 8                # parts of a worker from which on one more or less does not matter
@@ -380,6 +383,96 @@ cdef void run_rows(Plan* p, const real* x, const real* w, const real* bias, real
                 row_task(p, task, tasks, x, w, bias, y)
 
 
+# ---- through the scratch: what of x a band of rows needs, as pixels without gaps ----
+
+cdef struct Band:
+    Py_ssize_t q0, q1         # rows of a phase
+    Py_ssize_t r0, r1         # output rows
+    Py_ssize_t in0, in1       # input rows
+
+
+cdef inline Band band_of(const Plan* p, Py_ssize_t band) noexcept nogil:
+    """Of p.bands, each of whole turns of the row phases."""
+    cdef Band b
+    cdef Py_ssize_t turns = dw_ceil_div(p.rows.out, p.rows.phases)
+    b.q0, b.q1 = turns * band // p.bands, turns * (band + 1) // p.bands
+    b.r0, b.r1 = b.q0 * p.rows.phases, dw_min(b.q1 * p.rows.phases, p.rows.out)
+    b.in0 = dw_max(b.r0 * p.rows.stride - p.rows.pad, 0)
+    b.in1 = dw_min((b.r1 - 1) * p.rows.stride - p.rows.pad + (p.rows.taps - 1) * p.rows.dilation + 1, p.rows.size)
+    return b
+
+
+cdef void scratch_blocks(Plan* p, const Band* band, const real* scratch, Py_ssize_t channels, const real* w, const real* bias,
+                         real* y, Py_ssize_t row, Py_ssize_t col) noexcept nogil:
+    """The band of an image of `channels` channels in the scratch; y: of output row 0, `row` and `col` from one to the next."""
+    cdef dw_geometry* g = &p.geometry
+    cdef Py_ssize_t fh, fw
+    cdef Phase rows, cols
+    g.xw, g.xh = p.cols.dilation * channels, p.rows.dilation * p.cols.size * channels
+    g.yw, g.yh = p.cols.phases * col, p.rows.phases * row
+    for fh in range(p.rows.phases):
+        rows = make_phase(&p.rows, fh)
+        for fw in range(p.cols.phases):
+            cols = make_phase(&p.cols, fw)
+            g.x0 = ((rows.first - band.in0) * p.cols.size + cols.first) * channels
+            g.row_lo, g.row_hi, g.col_lo, g.col_hi, g.cols = rows.lo, rows.hi, cols.lo, cols.hi, cols.out
+            channel_blocks(g, scratch, w, bias, y + fh * row + fw * col, band.q0, dw_min(band.q1, rows.out), 0,
+                           dw_ceil_div(channels, lanes_of(sizeof(real))), channels)
+
+
+# ---- channels_last, pixels 2 KB or a multiple apart: they share few sets of the nearest cache ----
+
+cdef inline Py_ssize_t staged_rows(const Plan* p, Py_ssize_t size) noexcept nogil:
+    """Output rows whose input rows fit the scratch, STAGED_BYTES of each pixel; 0 where that does not help."""
+    cdef Py_ssize_t rest = SCRATCH_BYTES // STAGED_BYTES // p.cols.size, span = (p.rows.taps - 1) * p.rows.dilation + 1, rows
+    if (p.xw * size % 2048 or p.xw * size == 0 or p.rows.taps * p.cols.taps == 1 or p.repeat > 1 or p.geometry.stream
+            or not DW_VECTOR_BYTES):
+        return 0
+    rows = p.rows.out if p.rows.size <= rest else (rest - span) // p.rows.stride + 1
+    if rows < p.rows.out and rows * p.rows.stride <= span - p.rows.stride:
+        return 0              # copying what bands share would be most of the work
+    return dw_max(rows // p.rows.phases * p.rows.phases, 0)
+
+
+cdef void staged_task(const Plan* shared, Py_ssize_t task, const real* x, const real* w, const real* bias, real* y,
+                      real* scratch) noexcept nogil:
+    """One image, one band of rows; STAGED_BYTES of channels at a time."""
+    cdef Plan p = shared[0]
+    cdef Band band = band_of(&p, task % p.bands)
+    cdef Py_ssize_t lanes = lanes_of(sizeof(real)), step = STAGED_BYTES // <Py_ssize_t> sizeof(real), at = p.start, c, channels, r
+    x += task // p.bands * p.xn
+    y += task // p.bands * p.yn
+    while at < p.channels:
+        c = dw_max(dw_min(at, p.channels - lanes), 0)
+        at += step
+        channels = dw_min(at, p.channels) - c
+        for r in range(band.in0, band.in1):
+            if real is float:
+                copy_pixels_f32(x + r * p.xh + c, p.cols.size, p.xw, channels, scratch + (r - band.in0) * p.cols.size * channels)
+            else:
+                copy_pixels_f64(x + r * p.xh + c, p.cols.size, p.xw, channels, scratch + (r - band.in0) * p.cols.size * channels)
+        scratch_blocks(&p, &band, scratch, channels, w + c, bias + c if bias else bias, y + c, p.yh, p.yw)
+
+
+cdef void run_staged(Plan* p, const real* x, const real* w, const real* bias, real* y, real* scratch, Py_ssize_t rows,
+                     int workers) noexcept nogil:
+    """rows: of a band at most, whole turns of the row phases."""
+    cdef Py_ssize_t task, tasks, turns = dw_ceil_div(p.rows.out, p.rows.phases)
+    fill_geometry(p)
+    p.start = aligned_start(p, y)
+    p.geometry.sw = p.cols.step
+    p.bands = even_shares(dw_ceil_div(turns, rows // p.rows.phases), turns, p.images, workers)
+    p.bands = dw_max(p.bands, dw_min(<Py_ssize_t> (p.watch.rounds * workers / p.images), turns))
+    tasks = p.images * p.bands
+    while next_round(&p.watch, tasks, workers):
+        if workers <= 1:
+            for task in range(p.watch.begin, p.watch.end):
+                staged_task(p, task, x, w, bias, y, scratch)
+        else:
+            for task in prange(p.watch.begin, p.watch.end, schedule="static", num_threads=workers):
+                staged_task(p, task, x, w, bias, y, scratch + threadid() * (SCRATCH_BYTES // <Py_ssize_t> sizeof(real)))
+
+
 # ---- channels_first, a vector's number of planes at a time as channels ----
 
 cdef inline bint row_tiles_win(const Plan* p, Py_ssize_t lanes) noexcept nogil:
@@ -417,38 +510,25 @@ cdef void plane_task(const Plan* shared, Py_ssize_t task, const real* x, const r
                      real* scratch) noexcept nogil:
     """One image, one block of planes, one band of rows."""
     cdef Plan p = shared[0]
-    cdef dw_geometry* g = &p.geometry
-    cdef Py_ssize_t lanes = lanes_of(sizeof(real)), blocks = dw_ceil_div(p.channels, lanes)
-    cdef Py_ssize_t band = task % p.bands, first = task // p.bands % blocks * lanes, n = task // (p.bands * blocks)
+    cdef Py_ssize_t lanes = lanes_of(sizeof(real)), blocks = dw_ceil_div(p.channels, lanes), row = p.cols.out * lanes
+    cdef Py_ssize_t first = task // p.bands % blocks * lanes, n = task // (p.bands * blocks), size = p.cols.size
     cdef Py_ssize_t base = dw_min(first, p.channels - lanes)      # the last block recomputes some planes, but does not store them
-    cdef Py_ssize_t turns = dw_ceil_div(p.rows.out, p.rows.phases), q0 = turns * band // p.bands, q1 = turns * (band + 1) // p.bands
-    cdef Py_ssize_t r0 = q0 * p.rows.phases, r1 = dw_min(q1 * p.rows.phases, p.rows.out)
-    cdef Py_ssize_t in0 = dw_max(r0 * p.rows.stride - p.rows.pad, 0)
-    cdef Py_ssize_t in1 = dw_min((r1 - 1) * p.rows.stride - p.rows.pad + (p.rows.taps - 1) * p.rows.dilation + 1, p.rows.size)
-    cdef Py_ssize_t f, row = p.cols.out * lanes
+    cdef Band band = band_of(&p, task % p.bands)
     cdef const real* planes[16]
     cdef int lane
-    cdef Phase rows, cols
-    cdef real* out = scratch + dw_max(in1 - in0, 0) * p.cols.size * lanes
+    cdef real* out = scratch + dw_max(band.in1 - band.in0, 0) * size * lanes
     for lane in range(lanes):
         planes[lane] = x + n * p.xn + (base + lane) // p.repeat * p.xc
     if real is float:
-        gather_planes_f32(planes, in0 * p.cols.size, (in1 - in0) * p.cols.size, scratch)
+        gather_planes_f32(planes, band.in0 * size, (band.in1 - band.in0) * size, scratch)
     else:
-        gather_planes_f64(planes, in0 * p.cols.size, (in1 - in0) * p.cols.size, scratch)
-    g.xw, g.xh = p.cols.dilation * lanes, p.rows.dilation * p.cols.size * lanes
-    g.yw, g.yh = p.cols.phases * lanes, p.rows.phases * row
-    for f in range(p.rows.phases * p.cols.phases):
-        rows, cols = make_phase(&p.rows, f // p.cols.phases), make_phase(&p.cols, f % p.cols.phases)
-        g.x0 = ((rows.first - in0) * p.cols.size + cols.first) * lanes
-        g.row_lo, g.row_hi, g.col_lo, g.col_hi, g.cols = rows.lo, rows.hi, cols.lo, cols.hi, cols.out
-        channel_blocks(g, scratch, w + base, bias + base if bias else bias,
-                       out + (f // p.cols.phases - r0) * row + f % p.cols.phases * lanes, q0, dw_min(q1, rows.out), 0, 1, lanes)
-    y += n * p.yn + base * p.yc + r0 * p.cols.out
+        gather_planes_f64(planes, band.in0 * size, (band.in1 - band.in0) * size, scratch)
+    scratch_blocks(&p, &band, scratch, lanes, w + base, bias + base if bias else bias, out - band.r0 * row, row, lanes)
+    y += n * p.yn + base * p.yc + band.r0 * p.cols.out
     if real is float:
-        scatter_planes_f32(out, (r1 - r0) * p.cols.out, y, p.yc, first - base)
+        scatter_planes_f32(out, (band.r1 - band.r0) * p.cols.out, y, p.yc, first - base)
     else:
-        scatter_planes_f64(out, (r1 - r0) * p.cols.out, y, p.yc, first - base)
+        scatter_planes_f64(out, (band.r1 - band.r0) * p.cols.out, y, p.yc, first - base)
 
 
 cdef void run_planes(Plan* p, const real* x, const real* w, const real* bias, real* y, real* scratch, Py_ssize_t rows,
@@ -549,6 +629,8 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
     if (last and p.channels < lanes and p.cols.stride == 1 and numbers * size <= PATTERN_BYTES
             and (p.xw == x.shape[c] or x.shape[2] == 1) and (p.yw == p.channels or y.shape[2] == 1)):
         pattern = 1
+    if last and not pattern:
+        band = staged_rows(&p, size)
     if not last:
         p.dense = (p.xh == x.shape[3] or x.shape[2] == 1) and (p.yh == y.shape[3] or y.shape[2] == 1)
         if not row_tiles_win(&p, lanes):
@@ -558,7 +640,9 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
         if not scratch:
             raise MemoryError
     with nogil:
-        if band:
+        if band and last:
+            run_staged(&p, &x[0, 0, 0, 0], &w[0, 0, 0, 0], b, &y[0, 0, 0, 0], scratch, band, workers)
+        elif band:
             run_planes(&p, &x[0, 0, 0, 0], &w[0, 0, 0, 0], b, &y[0, 0, 0, 0], scratch, band, workers)
         elif pattern:
             run_flat(&p, &x[0, 0, 0, 0], &w[0, 0, 0, 0], b, &y[0, 0, 0, 0], scratch, workers)

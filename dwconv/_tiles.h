@@ -503,6 +503,15 @@ static void DW(row_block)(DW_ROW_ARGUMENTS) {
     else DW(row_strided)(g, x, w, bias, y, r0, r1);
 }
 
+/* `channels` numbers, at least a vector, of pixels `pitch` apart, as pixels without gaps. */
+static void DW(copy_pixels)(const REAL *x, ptrdiff_t pixels, ptrdiff_t pitch, ptrdiff_t channels, REAL *out) {
+    for (; pixels > 0; pixels--, x += pitch, out += channels)
+        for (ptrdiff_t c = 0; c < channels; c += LANES) {
+            const ptrdiff_t at = dw_min(c, channels - LANES);
+            DW(store)(out + at, DW(load)(x + at));
+        }
+}
+
 /* ---- planes as channels: `pixels` numbers of each of LANES planes to a run of vectors, and back ---- */
 
 /* Pixels to take first, of planes of which the last of LANES is `span` bytes after the first.  Where planes lie 2 KB or more apart in

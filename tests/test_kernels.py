@@ -174,6 +174,28 @@ def test_planes(kernels, size):
         check((1, h, w, 17), (*size, 1), padding="same", strides=strides)
 
 
+@pytest.mark.parametrize("size", [(3, 3), (5, 5), (7, 7), (2, 3)], ids=str)
+@pytest.mark.parametrize("rate", [2, (3, 1), (2, 5)], ids=str)
+def test_dilated_planes(kernels, size, rate):
+    """Planes as channels, each phase of rows and columns by itself; bands are whole turns of the row phases."""
+    for (h, w), strides in itertools.product([(13, 17), (40, 33), (9, 90)], [1, 2, (4, 3)]):
+        check((1, h, w, 17), (*size, 1), padding="same", dilation_rate=rate, strides=strides)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 64), (1, 32, 32), (1, 64, 50), (1, 30, 113)], ids=str)
+def test_planes_apart(kernels, shape):
+    """Planes of 2 and 4 KB share sets of the cache, and are turned line by line; others beside them."""
+    for size, strides in itertools.product([3, 7], [1, 2]):
+        check((*shape, 19), (size, size, 1), padding="same", strides=strides)
+
+
+@pytest.mark.parametrize("options", [{}, {"strides": 2}, {"dilation_rate": (2, 3)}, {"strides": (2, 1), "dilation_rate": (2, 2)}], ids=str)
+def test_pixels_apart(kernels, options):
+    """channels_last, pixels of 2 and 4 KB: some channels at a time through the scratch, in bands that fit it."""
+    for shape, size in itertools.product([(2, 5, 7, 512), (1, 30, 33, 512), (1, 1, 6, 512), (3, 6, 1, 512), (1, 3, 200, 512)], [(3, 3), (5, 2)]):
+        check(shape, (*size, 1), padding="same", **options)
+
+
 @pytest.mark.parametrize("size", [3, 5, 7])
 def test_long_rows(kernels, size):
     """Planes run along their rows, in strips of four rows: with all lengths of the last strip and of the last vectors."""
