@@ -425,12 +425,17 @@ cdef void scratch_blocks(Plan* p, const Band* band, const real* scratch, Py_ssiz
 cdef inline Py_ssize_t staged_rows(const Plan* p, Py_ssize_t size) noexcept nogil:
     """Output rows whose input rows fit the scratch, STAGED_BYTES of each pixel; 0 where that does not help."""
     cdef Py_ssize_t rest = SCRATCH_BYTES // STAGED_BYTES // p.cols.size, span = (p.rows.taps - 1) * p.rows.dilation + 1, rows
-    if (p.xw * size % 2048 or p.xw * size == 0 or p.rows.taps * p.cols.taps == 1 or p.repeat > 1 or p.geometry.stream
-            or not DW_VECTOR_BYTES):
+    if (p.xw * size % 2048 or p.xw == 0 or p.channels * size < DW_VECTOR_BYTES or p.rows.taps * p.cols.taps == 1
+            or p.repeat > 1 or p.geometry.stream or not DW_VECTOR_BYTES):
         return 0
-    rows = p.rows.out if p.rows.size <= rest else (rest - span) // p.rows.stride + 1
-    if rows < p.rows.out and rows * p.rows.stride <= span - p.rows.stride:
-        return 0              # copying what bands share would be most of the work
+    if p.rows.size <= rest:
+        rows = p.rows.out
+    elif rest < span:
+        return 0
+    else:
+        rows = (rest - span) // p.rows.stride + 1
+        if rows * p.rows.stride <= span - p.rows.stride:
+            return 0          # copying what bands share would be most of the work
     return dw_max(rows // p.rows.phases * p.rows.phases, 0)
 
 

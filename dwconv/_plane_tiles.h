@@ -11,7 +11,7 @@
  *            down a column touches a page per row; and where rows lie a power of two apart, so that sliding would load what looks to the
  *            CPU like an address just stored to (equal last 12 bits).
  *
- * Neighbouring taps are loaded, not shuffled: a shuffle takes a multiply-add's place on the CPUs measured (Zen 4).  Stride 2
+ * Neighbouring taps are loaded, not shuffled: beside multiply-adds both are free (Zen 4), and a load needs no neighbour.  Stride 2
  * is split into even and odd inputs once per row.  Refused here: other kernels and strides (row tiles of _tiles.h), multipliers
  * within a row.
  */

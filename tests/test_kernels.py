@@ -189,11 +189,23 @@ def test_planes_apart(kernels, shape):
         check((*shape, 19), (size, size, 1), padding="same", strides=strides)
 
 
-@pytest.mark.parametrize("options", [{}, {"strides": 2}, {"dilation_rate": (2, 3)}, {"strides": (2, 1), "dilation_rate": (2, 2)}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"strides": 2}, {"dilation_rate": (2, 3)}, {"strides": (2, 1), "dilation_rate": 2}], ids=str)
 def test_pixels_apart(kernels, options):
     """channels_last, pixels of 2 and 4 KB: some channels at a time through the scratch, in bands that fit it."""
-    for shape, size in itertools.product([(2, 5, 7, 512), (1, 30, 33, 512), (1, 1, 6, 512), (3, 6, 1, 512), (1, 3, 200, 512)], [(3, 3), (5, 2)]):
+    shapes = [(2, 5, 7, 512), (1, 30, 33, 512), (1, 1, 6, 512), (3, 6, 1, 512), (1, 3, 200, 512)]
+    for shape, size in itertools.product(shapes, [(3, 3), (5, 2)]):
         check(shape, (*size, 1), padding="same", **options)
+
+
+@pytest.mark.parametrize("c", [1, 3, 8, 17, 40])
+def test_channels_of_wide_pixels(kernels, c):
+    """Of pixels of 2 KB only some channels: fewer than are taken at a time, or than a vector has."""
+    for dtype in DTYPES:
+        x = np.full((2, 9, 11, 2048 // np.dtype(dtype).itemsize), np.nan, dtype)
+        x[..., 5 : 5 + c] = oracle.integers((2, 9, 11, c), 1, 9)
+        kernel = oracle.integers((3, 3, c), 2, 9)
+        y = dwconv.depthwise_conv2d(x[..., 5 : 5 + c], kernel.astype(dtype), padding="same")
+        np.testing.assert_array_equal(y, oracle.conv(x[..., 5 : 5 + c], kernel[..., None], padding="same"))
 
 
 @pytest.mark.parametrize("size", [3, 5, 7])
