@@ -46,7 +46,7 @@ def as_array(name, value):
 def common_dtypes(arrays, names=("x", "kernel", "bias")):
     """The result's dtype and the computing one; TypeError if it is not one of the four floating-point types."""
     dtype = arrays[0].dtype
-    if dtype in _COMPUTED and dtype is arrays[1].dtype and (len(arrays) == 2 or dtype is arrays[2].dtype):
+    if dtype in _COMPUTED and dtype is arrays[len(arrays) // 2].dtype is arrays[-1].dtype:  # of one to three
         return dtype, dtype  # nothing to promote: most calls
     try:
         dtype = np.result_type(*arrays)

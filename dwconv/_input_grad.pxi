@@ -169,14 +169,12 @@ cdef void run_grad_channels(Plan* p, const real* x, const real* w, real* y, int 
     p.bands = 1
     if not dw_grad_pairs(p.cols.taps, p.cols.stride, p.cols.dilation):
         p.bands = dw_ceil_div(p.rows.size * dw_min(p.cols.size * p.channels * <Py_ssize_t> sizeof(real), BAND_BYTES), BAND_BYTES)
-    p.bands = even_shares(dw_min(p.bands, units // 2), units // 2, p.images, workers)
-    p.bands = dw_max(p.bands, dw_min(<Py_ssize_t> (p.watch.rounds * workers / p.images), units))
+    p.bands = for_rounds(p, even_shares(dw_min(p.bands, units // 2), units // 2, p.images, workers), units, p.images, workers)
     p.groups = 1
     tasks = p.images * p.bands
     if tasks < workers:
         p.groups = even_shares(1, grad_channel_blocks(p, lanes), tasks, workers)
-    if tasks < p.watch.rounds * workers:
-        p.groups = dw_max(p.groups, dw_min(grad_channel_blocks(p, lanes), <Py_ssize_t> (p.watch.rounds * workers / tasks)))
+    p.groups = for_rounds(p, p.groups, grad_channel_blocks(p, lanes), tasks, workers)
     tasks *= p.groups
     while next_round(&p.watch, tasks, workers):
         if workers <= 1:
@@ -397,8 +395,7 @@ cdef void run_grad_rows(Plan* p, bint pairs, const real* x, const real* w, real*
     cdef Py_ssize_t task, tasks, planes = p.images * (p.channels // p.repeat)
     # phases go over a band one after the other: it should stay in the nearest cache; pairs are made in order
     p.bands = 1 if pairs else p.rows.size * p.cols.size * <Py_ssize_t> sizeof(real) // 16384
-    p.bands = even_shares(p.bands, p.rows.size, planes, workers)
-    p.bands = dw_max(p.bands, <Py_ssize_t> (p.watch.rounds * workers / planes))
+    p.bands = for_rounds(p, even_shares(p.bands, p.rows.size, planes, workers), p.rows.size, planes, workers)
     p.bands = dw_max(1, dw_min(p.bands, p.rows.size // (GRAD_ROWS * period(&p.rows))))
     p.items = planes * p.bands
     tasks = tasks_of_items(p, workers)

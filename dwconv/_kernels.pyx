@@ -167,7 +167,7 @@ cdef inline bint next_round(Watch* watch, Py_ssize_t tasks, int workers) noexcep
         return False
     watch.end = tasks
     if watch.rounds > 1:
-        watch.end = dw_min(watch.begin + dw_max(<Py_ssize_t> (tasks / watch.rounds), workers), tasks)
+        watch.end = dw_min(watch.begin + dw_max(<Py_ssize_t> (tasks / watch.rounds) // workers, 1) * workers, tasks)
     return True
 
 
@@ -249,16 +249,20 @@ cdef inline Py_ssize_t even_shares(Py_ssize_t count, Py_ssize_t most, Py_ssize_t
     No more: the schedule is static, so that a worker finds in its cache what it had the last time, and small parts waste rows."""
     cdef Py_ssize_t share = workers // gcd(workers, others)
     if others < workers * UNEVEN:
-        count = dw_min(dw_ceil_div(count, share) * share, most)
+        count = dw_min(dw_ceil_div(dw_max(count, 1), share) * share, most)
     return dw_max(count, 1)
+
+
+cdef inline Py_ssize_t for_rounds(const Plan* p, Py_ssize_t count, Py_ssize_t most, Py_ssize_t others, int workers) noexcept nogil:
+    """`count` parts of each of `others`, or as many more as the rounds of a long call want."""
+    return dw_max(count, dw_min(<Py_ssize_t> (p.watch.rounds * workers / dw_max(others, 1)), most))
 
 
 cdef inline Py_ssize_t band_count(const Plan* p, Py_ssize_t row_bytes, Py_ssize_t others, int workers) noexcept nogil:
     """Into how many bands the rows of each of `others` are cut: what fits the cache and suits the workers."""
     cdef Py_ssize_t rows = dw_ceil_div(p.rows.out, p.rows.phases)
     cdef Py_ssize_t count = dw_ceil_div(rows * dw_min(row_bytes, BAND_BYTES), BAND_BYTES)
-    count = even_shares(dw_max(1, dw_min(count, rows // 4)), rows // 2, others, workers)
-    return dw_max(count, dw_min(<Py_ssize_t> (p.watch.rounds * workers / dw_max(others, 1)), rows))
+    return for_rounds(p, even_shares(dw_min(count, rows // 4), rows // 2, others, workers), rows, others, workers)
 
 
 # ---- channels_last: vectors along the channels ----
@@ -293,12 +297,12 @@ cdef void channel_task(const Plan* shared, Py_ssize_t task, const real* x, const
         channel_blocks(&p.geometry, x, w, bias, y + fw * p.yw, r0, r1, p.start + first * lanes, end - first, p.channels)
 
 
-cdef inline Py_ssize_t aligned_start(const Plan* p, const real* x) noexcept nogil:
-    """Of the first block: such that the loads of the others are aligned at every pixel, if that can be.
+cdef inline Py_ssize_t aligned_start(const Plan* p, const real* x, Py_ssize_t strides) noexcept nogil:
+    """Of the first block: such that the others are aligned at every pixel of x, whose strides are or-ed, if that can be.
 
     NumPy's arrays are aligned to 16 bytes, so that most vectors lie across two cache lines and cost two loads."""
     cdef Py_ssize_t lanes = lanes_of(sizeof(real))
-    if p.repeat > 1 or p.channels < 8 * lanes or (p.xw | p.xh | p.xn) % lanes:
+    if p.repeat > 1 or p.channels < 8 * lanes or strides % lanes:
         return 0
     return -(<Py_ssize_t> (<size_t> x // sizeof(real)) % lanes)
 
@@ -307,7 +311,7 @@ cdef void run_channels(Plan* p, const real* x, const real* w, const real* bias, 
     cdef Py_ssize_t lanes = lanes_of(sizeof(real))
     cdef Py_ssize_t task, tasks
     fill_geometry(p)
-    p.start = aligned_start(p, x)
+    p.start = aligned_start(p, x, p.xw | p.xh | p.xn)
     p.geometry.repeat = p.repeat
     p.geometry.sw, p.geometry.xw, p.geometry.yw = p.cols.step, p.cols.dilation * p.xw, p.cols.phases * p.yw
     p.bands = band_count(p, sizeof(real) * (p.rows.stride * p.cols.size * p.channels // p.repeat + p.cols.out * p.channels),
@@ -316,8 +320,7 @@ cdef void run_channels(Plan* p, const real* x, const real* w, const real* bias, 
     tasks = p.images * p.rows.phases * p.bands
     if tasks < workers:     # workers write to one row then, where prefetching takes lines from each other's cache
         p.groups = even_shares(1, p.channels // lanes, tasks, workers)
-    if tasks < p.watch.rounds * workers:
-        p.groups = dw_max(p.groups, dw_min(p.channels // lanes, <Py_ssize_t> (p.watch.rounds * workers / tasks)))
+    p.groups = for_rounds(p, p.groups, p.channels // lanes, tasks, workers)
     tasks *= p.groups
     while next_round(&p.watch, tasks, workers):
         if workers <= 1:
@@ -359,7 +362,7 @@ cdef void row_task(const Plan* shared, Py_ssize_t task, Py_ssize_t tasks, const 
 
 cdef inline Py_ssize_t tasks_of_items(const Plan* p, int workers) noexcept nogil:
     """A worker's items are one task, or one a round of a long call."""
-    return dw_min(p.items, <Py_ssize_t> (workers * max(p.watch.rounds, 1.0)))
+    return dw_min(p.items, workers * (1 + <Py_ssize_t> p.watch.rounds))
 
 
 cdef void run_rows(Plan* p, const real* x, const real* w, const real* bias, real* y, int workers) noexcept nogil:
@@ -429,14 +432,13 @@ cdef inline Py_ssize_t staged_rows(const Plan* p, Py_ssize_t size) noexcept nogi
             or p.repeat > 1 or p.geometry.stream or not DW_VECTOR_BYTES):
         return 0
     if p.rows.size <= rest:
-        rows = p.rows.out
-    elif rest < span:
+        return p.rows.out
+    if rest < span:
         return 0
-    else:
-        rows = (rest - span) // p.rows.stride + 1
-        if rows * p.rows.stride <= span - p.rows.stride:
-            return 0          # copying what bands share would be most of the work
-    return dw_max(rows // p.rows.phases * p.rows.phases, 0)
+    rows = (rest - span) // p.rows.stride + 1
+    if rows * p.rows.stride <= span - p.rows.stride:
+        return 0              # copying what bands share would be most of the work
+    return rows // p.rows.phases * p.rows.phases
 
 
 cdef void staged_task(const Plan* shared, Py_ssize_t task, const real* x, const real* w, const real* bias, real* y,
@@ -464,10 +466,10 @@ cdef void run_staged(Plan* p, const real* x, const real* w, const real* bias, re
     """rows: of a band at most, whole turns of the row phases."""
     cdef Py_ssize_t task, tasks, turns = dw_ceil_div(p.rows.out, p.rows.phases)
     fill_geometry(p)
-    p.start = aligned_start(p, y)
+    p.start = aligned_start(p, y, p.yw | p.yh | p.yn)
     p.geometry.sw = p.cols.step
-    p.bands = even_shares(dw_ceil_div(turns, rows // p.rows.phases), turns, p.images, workers)
-    p.bands = dw_max(p.bands, dw_min(<Py_ssize_t> (p.watch.rounds * workers / p.images), turns))
+    p.bands = dw_ceil_div(p.rows.out, rows)
+    p.bands = for_rounds(p, even_shares(p.bands, dw_max(p.bands, turns // 2), p.images, workers), turns, p.images, workers)
     tasks = p.images * p.bands
     while next_round(&p.watch, tasks, workers):
         if workers <= 1:
@@ -485,7 +487,7 @@ cdef inline bint row_tiles_win(const Plan* p, Py_ssize_t lanes) noexcept nogil:
 
     Measured for each kernel and stride on rows of 8 to 150: up to which share of its vectors a row loses."""
     cdef Py_ssize_t k = p.rows.taps, s = p.cols.stride, size = dw_ceil_div(p.cols.out, lanes) * lanes, most = 16
-    if k != p.cols.taps or s != p.rows.stride or s > 2 or s == 2 and (p.cols.dilation > 1 or DW_VECTOR_BYTES != 64):
+    if k != p.cols.taps or s != p.rows.stride or s > 2 or s == 2 and (p.rows.step != 2 or p.cols.step != 2 or DW_VECTOR_BYTES != 64):
         return False
     if k == 3:
         most = 9 if s == 1 else 12
@@ -508,7 +510,7 @@ cdef inline Py_ssize_t plane_rows(const Plan* p, Py_ssize_t size) noexcept nogil
         rows = (rest - (span - p.rows.stride) * p.cols.size) // (p.rows.stride * p.cols.size + p.cols.out)
         if 2 * rows * p.rows.stride < span - p.rows.stride and rows * p.rows.taps * p.cols.taps < 16 * (span - p.rows.stride):
             return 0              # turning what bands share would be most of the work
-    return dw_max(rows // p.rows.phases * p.rows.phases, 0)
+    return rows if rows == p.rows.out else dw_max(rows // p.rows.phases * p.rows.phases, 0)
 
 
 cdef void plane_task(const Plan* shared, Py_ssize_t task, const real* x, const real* w, const real* bias, real* y,

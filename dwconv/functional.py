@@ -124,7 +124,8 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
         bias = None if bias is None else packed(bias, computed)
         while not _runtime.kernels.forward(data_format, x, kernel, bias, y if y.ndim == 4 else y[None], plan.rows, plan.cols,
                                            clamp or (), workers):
-            y = np.empty(shape, computed)  # out shares memory with an input
+            # out shares memory with an input; a new array only with one whose strides span what is not its own
+            y, x = np.empty(shape, computed), x if y is out else x.copy()
     elif y.size:  # an image without rows or columns: outputs of padding alone
         y[...] = 0 if bias is None else bias if data_format == "channels_last" else bias[:, None, None]
         if clamp:
@@ -153,9 +154,10 @@ def _gradient(function, arrays, size, strides, padding, dilation_rate, data_form
         first, second = readable(arrays[0], computed), arrays[1]
         second = (packed if for_x else readable)(second, computed)
         compute = getattr(_runtime.kernels, function)
-        if not compute(data_format, first, second, y if for_x else y.reshape(plan.kernel_shape), plan.rows, plan.cols, workers):
-            y = np.empty(shape, computed)  # out shares memory with an input
-            compute(data_format, first, second, y if for_x else y.reshape(plan.kernel_shape), plan.rows, plan.cols, workers)
+        while not compute(data_format, first, second, y if for_x else y.reshape(plan.kernel_shape), plan.rows, plan.cols, workers):
+            first = first if y is out else first.copy()  # as in the convolution
+            second = second if y is out else second.copy()
+            y = np.empty(shape, computed)
     else:
         y[...] = 0  # sums over no pixels
     return delivered(y, out, dtype)
