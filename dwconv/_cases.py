@@ -1,8 +1,9 @@
 """Random cases for the self-test: shapes, options, dtypes, memory layouts, workers, all from a seed and a number.
 
 The odds below are such that some thousand cases take every way through the kernels (tiles of their own for 3x3, 5x5 and 7x7
-kernels, planes as channels, flat rows, long rows, phases of strides and dilations, aligned blocks of channels, pixels and planes 2 KB
-apart), and that most cases take about a millisecond.  Refused here: arrays and values; a case says where they lie, _selftest.py makes them.
+kernels, planes as channels, flat rows, long rows, phases of strides and dilations, aligned blocks of channels, pixels and
+planes 2 KB apart), and that most cases take about a millisecond.  Refused here: arrays and values; a case says where they lie,
+_selftest.py makes them.
 """
 
 import contextlib

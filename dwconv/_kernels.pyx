@@ -118,6 +118,7 @@ cdef enum:
     PATTERN_BYTES = 32768     # repeated weights of one call; beyond, few channels are taken as one partial vector
     BAND_BYTES = 262144       # of input and output that a band of rows touches: a share of L2, where every channel block finds it
     SCRATCH_BYTES = 61440     # of a worker: planes taken as channels, pixels that share sets of the cache
+    TURNED_ROWS = 4           # of planes taken as channels at least, so that tiles have their full height
     STAGED_BYTES = 128        # of each of those pixels at a time: less fetches lines twice, more fits fewer rows
     STREAM_BYTES = 25165824   # of x and y: beyond, they come from memory, which is fast along rows only (L3 here: 32 MB, shared)
     LONG_ROW = 192            # numbers: planes with longer rows are run along them
@@ -194,6 +195,7 @@ cdef struct Plan:
     Py_ssize_t xn, xc, xh, xw, yn, yc, yh, yw, wh, ww    # strides in elements
     Py_ssize_t unit           # row family: elements of x per column (channels of a flat row)
     Py_ssize_t groups, bands  # of channel blocks; of output rows
+    Py_ssize_t turns          # planes as channels: of output rows, one of each row phase, that are turned back at a time
     Py_ssize_t items          # row family: row phases x bands x planes
     Py_ssize_t start          # first channel of the first block, negative if that one is to overlap the second
     bint dense                # channels_first: whether the rows of a plane follow each other without gaps, in x and y
@@ -253,7 +255,8 @@ cdef inline Py_ssize_t even_shares(Py_ssize_t count, Py_ssize_t most, Py_ssize_t
     return dw_max(count, 1)
 
 
-cdef inline Py_ssize_t for_rounds(const Plan* p, Py_ssize_t count, Py_ssize_t most, Py_ssize_t others, int workers) noexcept nogil:
+cdef inline Py_ssize_t for_rounds(const Plan* p, Py_ssize_t count, Py_ssize_t most, Py_ssize_t others,
+                                  int workers) noexcept nogil:
     """`count` parts of each of `others`, or as many more as the rounds of a long call want."""
     return dw_max(count, dw_min(<Py_ssize_t> (p.watch.rounds * workers / dw_max(others, 1)), most))
 
@@ -487,7 +490,9 @@ cdef inline bint row_tiles_win(const Plan* p, Py_ssize_t lanes) noexcept nogil:
 
     Measured for each kernel and stride on rows of 8 to 150: up to which share of its vectors a row loses."""
     cdef Py_ssize_t k = p.rows.taps, s = p.cols.stride, size = dw_ceil_div(p.cols.out, lanes) * lanes, most = 16
-    if k != p.cols.taps or s != p.rows.stride or s > 2 or s == 2 and (p.rows.step != 2 or p.cols.step != 2 or DW_VECTOR_BYTES != 64):
+    if k != p.cols.taps or s != p.rows.stride or s > 2:
+        return False
+    if s == 2 and (p.rows.step != 2 or p.cols.dilation > 1 or DW_VECTOR_BYTES != 64):
         return False
     if k == 3:
         most = 9 if s == 1 else 12
@@ -498,19 +503,24 @@ cdef inline bint row_tiles_win(const Plan* p, Py_ssize_t lanes) noexcept nogil:
     return most < 16 and (p.cols.out > 3 * lanes or 16 * p.cols.out > most * size)
 
 
-cdef inline Py_ssize_t plane_rows(const Plan* p, Py_ssize_t size) noexcept nogil:
-    """Output rows whose input rows and themselves fit the scratch as blocks of channels; 0 where that is not worth it."""
-    cdef Py_ssize_t rest = SCRATCH_BYTES // dw_max(DW_VECTOR_BYTES, 1) if DW_VECTOR_BYTES else 0    # pixels
-    cdef Py_ssize_t span = (p.rows.taps - 1) * p.rows.dilation + 1, rows
+cdef inline Py_ssize_t plane_rows(Plan* p, Py_ssize_t size) noexcept nogil:
+    """Output rows of a band, whose input rows fit the scratch as blocks of channels; 0 where that is not worth it.
+
+    Sets how many turns of them are turned back at a time: all, or what fits beside a plane that fits whole."""
+    cdef Py_ssize_t pixels = SCRATCH_BYTES // dw_max(DW_VECTOR_BYTES, 1) if DW_VECTOR_BYTES else 0, f = p.rows.phases, rows
+    cdef Py_ssize_t least = dw_ceil_div(dw_min(TURNED_ROWS, p.rows.out), f) * f
+    cdef Py_ssize_t span = (p.rows.taps - 1) * p.rows.dilation + 1, shared = span - p.rows.stride
     if p.channels * size < DW_VECTOR_BYTES or not p.dense:
         return 0
-    if p.rows.size * p.cols.size + 2 * p.cols.out <= rest:          # the whole plane
-        rows = dw_min(p.rows.out, (rest - p.rows.size * p.cols.size) // p.cols.out)
-    else:
-        rows = (rest - (span - p.rows.stride) * p.cols.size) // (p.rows.stride * p.cols.size + p.cols.out)
-        if 2 * rows * p.rows.stride < span - p.rows.stride and rows * p.rows.taps * p.cols.taps < 16 * (span - p.rows.stride):
-            return 0              # turning what bands share would be most of the work
-    return rows if rows == p.rows.out else dw_max(rows // p.rows.phases * p.rows.phases, 0)
+    if p.rows.size * p.cols.size + least * p.cols.out <= pixels:
+        p.turns = (pixels - p.rows.size * p.cols.size) // p.cols.out
+        p.turns = (p.turns if p.turns >= p.rows.out else p.turns // least * least + f - 1) // f
+        return p.rows.out
+    rows = (pixels - shared * p.cols.size) // (p.rows.stride * p.cols.size + p.cols.out)
+    if 2 * rows * p.rows.stride < shared and rows * p.rows.taps * p.cols.taps < 16 * shared:
+        return 0              # turning what bands share would be most of the work
+    p.turns = rows // f
+    return p.turns * f
 
 
 cdef void plane_task(const Plan* shared, Py_ssize_t task, const real* x, const real* w, const real* bias, real* y,
@@ -520,7 +530,7 @@ cdef void plane_task(const Plan* shared, Py_ssize_t task, const real* x, const r
     cdef Py_ssize_t lanes = lanes_of(sizeof(real)), blocks = dw_ceil_div(p.channels, lanes), row = p.cols.out * lanes
     cdef Py_ssize_t first = task // p.bands % blocks * lanes, n = task // (p.bands * blocks), size = p.cols.size
     cdef Py_ssize_t base = dw_min(first, p.channels - lanes)      # the last block recomputes some planes, but does not store them
-    cdef Band band = band_of(&p, task % p.bands)
+    cdef Band band = band_of(&p, task % p.bands), part
     cdef const real* planes[16]
     cdef int lane
     cdef real* out = scratch + dw_max(band.in1 - band.in0, 0) * size * lanes
@@ -530,12 +540,17 @@ cdef void plane_task(const Plan* shared, Py_ssize_t task, const real* x, const r
         gather_planes_f32(planes, band.in0 * size, (band.in1 - band.in0) * size, scratch)
     else:
         gather_planes_f64(planes, band.in0 * size, (band.in1 - band.in0) * size, scratch)
-    scratch_blocks(&p, &band, scratch, lanes, w + base, bias + base if bias else bias, out - band.r0 * row, row, lanes)
-    y += n * p.yn + base * p.yc + band.r0 * p.cols.out
-    if real is float:
-        scatter_planes_f32(out, (band.r1 - band.r0) * p.cols.out, y, p.yc, first - base)
-    else:
-        scatter_planes_f64(out, (band.r1 - band.r0) * p.cols.out, y, p.yc, first - base)
+    y += n * p.yn + base * p.yc
+    while band.r0 < band.r1:
+        part = band
+        part.q1 = dw_min(band.q0 + p.turns, band.q1)
+        part.r1 = dw_min(part.q1 * p.rows.phases, band.r1)
+        scratch_blocks(&p, &part, scratch, lanes, w + base, bias + base if bias else bias, out - part.r0 * row, row, lanes)
+        if real is float:
+            scatter_planes_f32(out, (part.r1 - part.r0) * p.cols.out, y + part.r0 * p.cols.out, p.yc, first - base)
+        else:
+            scatter_planes_f64(out, (part.r1 - part.r0) * p.cols.out, y + part.r0 * p.cols.out, p.yc, first - base)
+        band.q0, band.r0 = part.q1, part.r1
 
 
 cdef void run_planes(Plan* p, const real* x, const real* w, const real* bias, real* y, real* scratch, Py_ssize_t rows,
@@ -545,6 +560,7 @@ cdef void run_planes(Plan* p, const real* x, const real* w, const real* bias, re
     fill_geometry(p)
     p.geometry.sw = p.cols.step
     p.bands = dw_ceil_div(p.rows.out, rows)
+    p.bands = even_shares(p.bands, dw_max(p.bands, dw_ceil_div(p.rows.out, p.rows.phases * TURNED_ROWS)), tasks, workers)
     tasks *= p.bands
     while next_round(&p.watch, tasks, workers):
         if workers <= 1:

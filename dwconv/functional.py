@@ -154,7 +154,8 @@ def _gradient(function, arrays, size, strides, padding, dilation_rate, data_form
         first, second = readable(arrays[0], computed), arrays[1]
         second = (packed if for_x else readable)(second, computed)
         compute = getattr(_runtime.kernels, function)
-        while not compute(data_format, first, second, y if for_x else y.reshape(plan.kernel_shape), plan.rows, plan.cols, workers):
+        shape_there = y.shape if for_x else plan.kernel_shape
+        while not compute(data_format, first, second, y.reshape(shape_there), plan.rows, plan.cols, workers):
             first = first if y is out else first.copy()  # as in the convolution
             second = second if y is out else second.copy()
             y = np.empty(shape, computed)

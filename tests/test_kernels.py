@@ -189,7 +189,10 @@ def test_planes_apart(kernels, shape):
         check((*shape, 19), (size, size, 1), padding="same", strides=strides)
 
 
-@pytest.mark.parametrize("options", [{}, {"strides": 2}, {"dilation_rate": (2, 3)}, {"strides": (2, 1), "dilation_rate": 2}], ids=str)
+APART = [{}, {"strides": 2}, {"dilation_rate": (2, 3)}, {"strides": (2, 1), "dilation_rate": 2}]
+
+
+@pytest.mark.parametrize("options", APART, ids=str)
 def test_pixels_apart(kernels, options):
     """channels_last, pixels of 2 and 4 KB: some channels at a time through the scratch, in bands that fit it."""
     shapes = [(2, 5, 7, 512), (1, 30, 33, 512), (1, 1, 6, 512), (3, 6, 1, 512), (1, 3, 200, 512)]
