@@ -5,14 +5,15 @@
     x (N, H, W, C), y (N, OH, OW, C*M)     channels_last
     x (N, C, H, W), y (N, C*M, OH, OW)     channels_first
 
-The ladder: the entry point takes typed memoryviews and fills a Plan; run_channels, run_rows and run_planes cut the plan into
-tasks and each hold the only prange of their way; a task walks its bands and channel blocks or planes; a tile (C) computes.
+The ladder: the entry point takes typed memoryviews and fills a Plan; run_channels, run_staged, run_rows and run_planes cut the
+plan into tasks and each hold the only prange of their way; a task walks its bands and channel blocks or planes; a tile (C)
+computes.
 The gradients follow the same ladder in two included files, _input_grad.pxi and _kernel_grad.pxi.
 Below the entry point there are pointers, Py_ssize_t and `noexcept nogil` only.
 
 Refused here: argument checks (functional.py has made them; a debug build adds bounds checks on what the entries touch),
 dtypes other than float32 and float64, inputs whose innermost axis has gaps, scratch beyond PATTERN_BYTES a call (the
-repeated weights of an image with few channels) or SCRATCH_BYTES a worker (a block of planes as channels).
+repeated weights of an image with few channels) or SCRATCH_BYTES a worker (planes as channels, some channels of pixels).
 
 This file is compiled once per instruction set, see setup.py.  Bits do not depend on how the work is cut: see _tiles.h.
 """
@@ -196,7 +197,7 @@ cdef struct Plan:
     Py_ssize_t unit           # row family: elements of x per column (channels of a flat row)
     Py_ssize_t groups, bands  # of channel blocks; of output rows
     Py_ssize_t turns          # planes as channels: of output rows, one of each row phase, that are turned back at a time
-    Py_ssize_t items          # row family: row phases x bands x planes
+    Py_ssize_t items          # row family: planes x row phases x bands
     Py_ssize_t start          # first channel of the first block, negative if that one is to overlap the second
     bint dense                # channels_first: whether the rows of a plane follow each other without gaps, in x and y
     Watch watch
