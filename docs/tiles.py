@@ -30,7 +30,7 @@ def table(header, name, registers):
 
 
 def number(name, registers):
-    found = re.findall(rf"\b{name} = (\d+)", read("_tiles.h"))
+    found = re.findall(rf"(?:\b{name} =|#define {name}) (\d+)", read("_tiles.h"))
     return int(found[0 if registers == WIDE or len(found) == 1 else 1])
 
 
@@ -66,8 +66,8 @@ def rows(registers):
     for k, s, r, t, order, when in table("_tiles.h", "DW_CHANNEL_TILES", registers):
         what = ["channels", "channels, x and y too large for the caches", "channels, maps that seven columns fit badly"][when]
         found[what, f"{k} x {k}, stride {s}"] = channel(k, s, r, t, order, registers)
-    r, t = number("DW_ANY_ROWS", registers), number("DW_ANY_COLS", registers)
-    found["channels", "any other"] = f"{r} x {t} pixels", (r + t) / (r * t)
+    r, t, n = number("DW_ANY_ROWS", registers), number("DW_ANY_COLS", registers), number("DW_RUN", registers)
+    found["channels", f"any other, stride 1, {n} taps of a row"] = f"{r} x {t} pixels", (r * (t + n - 1) + n) / (r * t * n)
     planes = table("_tiles.h", "DW_PLANE_UNIT", registers)
     planes += table("_tiles.h", "DW_PLANE_TILES", registers) if registers == WIDE else []  # those of stride 2
     for k, s, t, slide in planes:

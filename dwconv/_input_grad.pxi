@@ -106,7 +106,7 @@ cdef void grad_window(const Plan* p, const Axis* rows, const Axis* cols, const r
     cdef Py_ssize_t i, j, k, lanes = lanes_of(sizeof(real)), height
     cdef const real* wt
     cdef real* to
-    g.clamp, g.lo, g.hi, g.repeat, g.period, g.sh, g.sw, g.stream, g.strips = 0, 0, 0, 1, 1, 1, 1, 0, 1
+    g.clamp, g.lo, g.hi, g.repeat, g.period, g.sh, g.sw, g.stream, g.strips, g.compact = 0, 0, 0, 1, 1, 1, 1, 0, 1, 0
     g.xh, g.xw = reach(rows) * p.xh, reach(cols) * p.xw
     g.wh, g.ww = -rows.step * p.wh, -cols.step * p.ww
     g.pad, g.width = cols.pad, cols.out
@@ -324,7 +324,7 @@ cdef void grad_phases(const Plan* p, const Axis* rows, const real* x, const real
     cdef dw_geometry g
     cdef Taps th, tw
     cdef real* to
-    g.clamp, g.lo, g.hi, g.repeat, g.period, g.sh, g.sw, g.stream, g.strips = 0, 0, 0, 1, 1, 1, 1, 0, 1
+    g.clamp, g.lo, g.hi, g.repeat, g.period, g.sh, g.sw, g.stream, g.strips, g.compact = 0, 0, 0, 1, 1, 1, 1, 0, 1, 0
     g.xh, g.xw, g.width = reach(rows) * p.xh, reach(cols), cols.out
     g.wh, g.ww, g.yh, g.yw = -rows.step * p.wh, -cols.step * p.ww, GRAD_COLS, 1
     for i in range(dw_min(high, rows.size)):
@@ -433,6 +433,8 @@ cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :
     p.yh, p.yw = elements(x_grad.strides[h], x_grad.shape[h], size), elements(x_grad.strides[h + 1], x_grad.shape[h + 1], size)
     p.wh, p.ww = w.strides[0] // size, w.strides[1] // size
     p.watch = make_watch(<double> p.images * p.channels * p.rows.out * p.cols.out * p.rows.taps * p.cols.taps, workers)
+    if last and p.channels == 1 and (p.xw == 1 or p.cols.out == 1) and (p.yw == 1 or p.cols.size == 1):
+        last = False          # one plane
     t.rows = 0
     pairs = (not last and p.repeat == 1 and p.rows.taps == p.cols.taps
              and dw_grad_pairs(p.rows.taps, p.rows.stride, p.rows.dilation)

@@ -96,7 +96,7 @@ cdef extern from *:
     ctypedef struct dw_geometry:
         Py_ssize_t kh, kw, sh, sw, xh, xw, wh, ww, yh, yw, x0, row_lo, row_hi, col_lo, col_hi
         Py_ssize_t cols, width, pad, repeat, period
-        int stream, strips, clamp
+        int stream, strips, compact, clamp
         double lo, hi
     void channel_blocks_f32(const dw_geometry*, const float*, const float*, const float*, float*,
                             Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
@@ -116,7 +116,8 @@ ctypedef fused real:
     double
 
 cdef enum:
-    PATTERN_BYTES = 32768     # repeated weights of one call; beyond, few channels are taken as one partial vector
+    PATTERN_BYTES = 32768     # repeated weights of one call; beyond, each is repeated where it is used
+    FLAT_STRIDE = 4           # picks inputs from four vectors at most; beyond, few channels are taken as one partial vector
     BAND_BYTES = 262144       # of input and output that a band of rows touches: a share of L2, where every channel block finds it
     SCRATCH_BYTES = 61440     # of a worker: planes taken as channels, pixels that share sets of the cache
     TURNED_ROWS = 4           # of planes taken as channels at least, so that tiles have their full height
@@ -491,6 +492,8 @@ cdef inline bint row_tiles_win(const Plan* p, Py_ssize_t lanes) noexcept nogil:
 
     Measured for each kernel and stride on rows of 8 to 150: up to which share of its vectors a row loses."""
     cdef Py_ssize_t k = p.rows.taps, s = p.cols.stride, size = dw_ceil_div(p.cols.out, lanes) * lanes, most = 16
+    if s == 1 and p.rows.stride == 1 and (p.cols.taps == 1 or k * p.cols.taps <= 4):       # little to add to a row once loaded
+        return p.cols.out >= 2 * lanes and p.cols.out == size or p.cols.taps == 1 and p.cols.out > 4 * lanes
     if k != p.cols.taps or s != p.rows.stride or s > 2:
         return False
     if s == 2 and (p.rows.step != 2 or p.cols.dilation > 1 or DW_VECTOR_BYTES != 64):
@@ -576,22 +579,25 @@ cdef void run_planes(Plan* p, const real* x, const real* w, const real* bias, re
 # ---- channels_last with few channels: flat rows of one plane, whose weights repeat with the pixel ----
 
 cdef void run_flat(Plan* p, const real* x, const real* w, const real* bias, real* y, real* pattern, int workers) noexcept nogil:
-    """pattern: (taps + 1) * (channels + lanes - 1) numbers of scratch for the repeated bias and weights."""
+    """pattern: (taps + 1) * (channels + lanes - 1) numbers of scratch for the repeated bias and weights, or NULL."""
     cdef Py_ssize_t lanes = lanes_of(sizeof(real))
     cdef Py_ssize_t pitch = p.channels + lanes - 1, i, j, k, c = p.channels
-    cdef real* tap = pattern + pitch
-    for k in range(pitch):
-        pattern[k] = 0 if not bias else bias[k] if k < c else pattern[k - c]
-    for i in range(p.rows.taps):
-        for j in range(p.cols.taps):
-            for k in range(pitch):
-                tap[k] = w[i * p.wh + j * p.ww + k] if k < c else tap[k - c]
-            tap += pitch
-    p.geometry.period, p.geometry.cols = p.channels, p.cols.out * p.channels
-    p.unit, p.geometry.repeat = p.channels // p.repeat, p.repeat
-    p.wh, p.ww = p.cols.taps * pitch, pitch
+    cdef real* tap = pattern
+    p.geometry.period, p.geometry.cols = c, p.cols.out * c
+    p.unit, p.geometry.repeat, p.geometry.compact = c // p.repeat, p.repeat, not pattern
     p.channels = 1
-    run_rows(p, x, pattern + pitch, <const real*> pattern, y, workers)
+    if pattern:
+        for k in range(pitch):
+            tap[k] = 0 if not bias else bias[k] if k < c else tap[k - c]
+        tap += pitch
+        for i in range(p.rows.taps):
+            for j in range(p.cols.taps):
+                for k in range(pitch):
+                    tap[k] = w[i * p.wh + j * p.ww + k] if k < c else tap[k - c]
+                tap += pitch
+        p.wh, p.ww = p.cols.taps * pitch, pitch
+        w, bias = pattern + pitch, pattern
+    run_rows(p, x, w, bias, y, workers)
 
 
 # ---- entry point ----
@@ -631,7 +637,7 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
     cdef Py_ssize_t channels = w.shape[2] * w.shape[3], numbers = (w.shape[0] * w.shape[1] + 1) * (channels + lanes - 1)
     cdef const real* b = &bias[0] if bias is not None else NULL
     cdef real* scratch = NULL
-    cdef bint pattern = 0
+    cdef bint flat
     cdef Py_ssize_t band = 0
     if (meet(e, extent(<Py_ssize_t> &x[0, 0, 0, 0], x.shape, x.strides, 4, size))
             or meet(e, extent(<Py_ssize_t> &w[0, 0, 0, 0], w.shape, w.strides, 4, size))
@@ -644,22 +650,25 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
     p.yn, p.yc = elements(y.strides[0], y.shape[0], size), elements(y.strides[c], y.shape[c], size)
     p.yh, p.yw = elements(y.strides[h], y.shape[h], size), elements(y.strides[h + 1], y.shape[h + 1], size)
     p.wh, p.ww = w.strides[0] // size, w.strides[1] // size
+    if last and channels == 1 and (p.xw == 1 or p.cols.size == 1) and (p.yw == 1 or p.cols.out == 1):
+        last = False          # the same numbers in the same order: one plane
     p.watch = make_watch(<double> p.images * p.channels * p.rows.out * p.cols.out * p.rows.taps * p.cols.taps, workers)
     p.geometry.stream = size * p.images * p.channels * (
         p.rows.size * p.cols.size // p.repeat + p.rows.out * p.cols.out) > STREAM_BYTES
     p.geometry.clamp = len(clamp) == 2
     p.geometry.lo, p.geometry.hi = clamp if clamp else (0.0, 0.0)
-    p.geometry.pad, p.geometry.period, p.geometry.repeat, p.geometry.cols = 0, 1, 1, p.cols.out
-    if (last and p.channels < lanes and p.cols.stride == 1 and numbers * size <= PATTERN_BYTES
-            and (p.xw == x.shape[c] or x.shape[2] == 1) and (p.yw == p.channels or y.shape[2] == 1)):
-        pattern = 1
-    if last and not pattern:
+    p.geometry.pad, p.geometry.period, p.geometry.repeat, p.geometry.cols, p.geometry.compact = 0, 1, 1, p.cols.out, 0
+    flat = (last and p.channels < (lanes if p.cols.stride == 1 else lanes // 2)
+            and (p.cols.stride == 1 or p.cols.stride <= FLAT_STRIDE and DW_VECTOR_BYTES == 64)
+            and (numbers * size <= PATTERN_BYTES or p.repeat == 1 and p.cols.stride == 1)
+            and (p.xw == x.shape[c] or p.cols.size == 1) and (p.yw == p.channels or p.cols.out == 1))
+    if last and not flat:
         band = staged_rows(&p, size)
     if not last:
-        p.dense = (p.xh == x.shape[3] or x.shape[2] == 1) and (p.yh == y.shape[3] or y.shape[2] == 1)
+        p.dense = (p.xh == p.cols.size or p.rows.size == 1) and (p.yh == p.cols.out or p.rows.out == 1)
         if not row_tiles_win(&p, lanes):
             band = plane_rows(&p, size)
-    if pattern or band:
+    if band or flat and numbers * size <= PATTERN_BYTES:
         scratch = <real*> aligned_alloc(64, workers * SCRATCH_BYTES if band else (numbers * size + 63) // 64 * 64)
         if not scratch:
             raise MemoryError
@@ -668,7 +677,7 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
             run_staged(&p, &x[0, 0, 0, 0], &w[0, 0, 0, 0], b, &y[0, 0, 0, 0], scratch, band, workers)
         elif band:
             run_planes(&p, &x[0, 0, 0, 0], &w[0, 0, 0, 0], b, &y[0, 0, 0, 0], scratch, band, workers)
-        elif pattern:
+        elif flat:
             run_flat(&p, &x[0, 0, 0, 0], &w[0, 0, 0, 0], b, &y[0, 0, 0, 0], scratch, workers)
         elif last:
             run_channels(&p, &x[0, 0, 0, 0], &w[0, 0, 0, 0], b, &y[0, 0, 0, 0], workers)

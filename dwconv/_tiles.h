@@ -46,17 +46,22 @@ typedef struct {
     ptrdiff_t repeat;         /* depth multiplier where the outputs of a channel are neighbours, else 1 */
     ptrdiff_t period;         /* row tiles: after how many elements the weights of a row repeat */
     int stream;               /* x and y are too large for the caches */
-    int strips;               /* literal plane tiles: along the rows in strips, not down the columns */
+    int strips;               /* row tiles: along the rows in strips, not down the columns */
+    int compact;              /* flat rows: weights do not repeat, inputs are neighbours */
     int clamp;                /* whether outputs are clamped to lo..hi */
     double lo, hi;
 } dw_geometry;
 
 /* How channel tiles load x: a vector; one whose lanes repeat (depth multiplier); the same with fewer lanes than a vector. */
 enum { DW_PLAIN, DW_REPEAT, DW_PARTIAL };
-/* How row tiles load x: neighbours; every second; with a larger stride; neighbours repeated (depth multiplier, flat rows). */
-enum { DW_UNIT, DW_EVEN, DW_STRIDED, DW_REPEATED };
+/* How row tiles load x: neighbours; every second; or picked from some vectors (strides; flat rows with a depth multiplier), one vector
+ * wide.  And their weights: one for
+ * all lanes; from a pattern that repeats them, as flat rows need; or picked from those of the kernel, where that pattern is too large. */
+enum { DW_UNIT, DW_EVEN, DW_PICKED };
+enum { DW_ONE, DW_PATTERN, DW_COMPACT };
 
 enum { DW_TAP_LANES = 32 }; /* kernel columns whose masks a tile keeps */
+enum { DW_INNER_BYTES = 16384 }; /* of weights, up to which tiles of any kernel take all channels of a pixel in turn: half of L1 */
 
 static inline ptrdiff_t dw_max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 static inline ptrdiff_t dw_min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
@@ -64,8 +69,10 @@ static inline ptrdiff_t dw_ceil_div(ptrdiff_t a, ptrdiff_t b) { return a / b + (
 
 #if DW_BYTES == 64 || defined(__aarch64__)
 #define DW_REGISTERS 32
+#define DW_RUN 8 /* taps of a kernel of any size whose weights are in registers */
 #else
 #define DW_REGISTERS 16
+#define DW_RUN 7
 #endif
 
 /* Cuts rows r0..r1 into strips of nearly equal height, at most MOST, and calls STRIP(first row, height): equal ones,
@@ -167,6 +174,126 @@ DW_INLINE void DW(channel_strip)(
     }
 }
 
+/* Any kernel size: N taps of one tap row, whose weights serve all R x T outputs and each input up to N of them: for R = 2, T = 7,
+ * N = 8 a third of a load per multiply-add.  Of the rows those from r0 to r1 have the tap row in the image, of the inputs along those from
+ * u0 to u1 are. */
+DW_INLINE void DW(channel_run)(
+        const REAL *x, ptrdiff_t xw, ptrdiff_t row, const REAL *w, ptrdiff_t ww, VEC *acc, int r0, int r1, ptrdiff_t u0, ptrdiff_t u1,
+        const DW(dw_block) *b, const int N, const int S, const int R, const int T, const int mode) {
+    VEC wv[DW_RUN];
+    DW_UNROLL for (int j = 0; j < N; j++) wv[j] = mode == DW_PARTIAL ? DW(load_lanes)(w + j * ww, b->out) : DW(load)(w + j * ww);
+    DW_UNROLL for (int r = 0; r < R; r++, x += row) {
+        if (r < r0 || r >= r1) continue;
+        const REAL *p = x;
+        DW_UNROLL for (int u = 0; u < (T - 1) * S + N; u++, p += xw) {
+            DW_HIDE(p);
+            if (u < u0 || u >= u1) continue;
+            const VEC v = DW(load_channels)(p, mode, b);
+            DW_UNROLL for (int c = 0; c < T; c++) {
+                const int j = u - c * S;
+                if (0 <= j && j < N) acc[r * T + c] = acc[r * T + c] + v * wv[j];
+            }
+        }
+    }
+}
+
+/* Stride S along; 0: any, of which inputs serve one output each.  What only columns past `cols` would need is left out. */
+DW_INLINE void DW(channel_tile_any)(
+        const dw_geometry *g, const REAL *x, const REAL *w, VEC bias, REAL *y, ptrdiff_t t0, ptrdiff_t t1, ptrdiff_t u0, ptrdiff_t u1,
+        const ptrdiff_t cols, const DW(dw_block) *b, const int S, const int R, const int T, const int mode) {
+    VEC acc[32];
+    const ptrdiff_t run = S == 0 ? 1 : S == 2 ? 4 : DW_RUN, most = dw_ceil_div(g->kw, dw_ceil_div(g->kw + !g->kw, run));
+    DW_UNROLL for (int k = 0; k < R * T; k++) acc[k] = bias;
+    for (ptrdiff_t i = dw_max(t0 - (R - 1) * g->sh, 0); i < dw_min(t1, g->kh); i++) {
+        const int r0 = i < t0, r1 = i + (R - 1) * g->sh < t1 ? R : 1;
+        for (ptrdiff_t j = 0; j < g->kw; j += most) {
+            const ptrdiff_t n = dw_min(most, g->kw - j);
+            ptrdiff_t lo = u0 - j, hi = u1 - j;
+            if (!S && (lo > 0 || hi <= (T - 1) * g->sw)) lo = dw_ceil_div(lo, g->sw), hi = dw_ceil_div(hi, g->sw);
+            hi = dw_min(hi, S ? (cols - 1) * S + n : cols);
+            if (hi <= 0 || lo >= hi) continue;
+#define RUN(N) DW(channel_run)(x + i * g->xh + j * g->xw, S ? g->xw : g->sw * g->xw, g->sh * g->xh, w + i * g->wh + j * g->ww, g->ww, acc, \
+                               r0, r1, lo, hi, b, N, S ? S : 1, R, T, mode)
+            switch (S ? n : 1) {
+            case 1: RUN(1); break;
+            case 2: if (S) RUN(2); break;
+            case 3: if (S) RUN(3); break;
+            case 4: if (S) RUN(4); break;
+            case 5: if (S == 1) RUN(5); break;
+            case 6: if (S == 1) RUN(6); break;
+            case 7: if (S == 1) RUN(7); break;
+#if DW_RUN == 8
+            case 8: if (S == 1) RUN(8); break;
+#endif
+            }
+#undef RUN
+        }
+    }
+    DW_UNROLL for (int r = 0; r < R; r++) {
+        DW_UNROLL for (int c = 0; c < T; c++) {
+            if (c < cols) DW(store_channels)(g, y + r * g->yh + c * g->yw, acc[r * T + c], mode, b);
+        }
+    }
+}
+
+/* A strip of R rows, all `blocks` from channel `first` on for each tile of columns. */
+DW_INLINE void DW(channel_strip_any)(
+        const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t row, ptrdiff_t first, ptrdiff_t blocks,
+        ptrdiff_t channels, const DW(dw_block) *b, const int S, const int R, const int T, const int mode) {
+    const ptrdiff_t t0 = g->row_lo - row * g->sh, t1 = g->row_hi - row * g->sh;
+    x += g->x0 + row * g->sh * g->xh;
+    y += row * g->yh;
+    for (ptrdiff_t c = 0; c < g->cols; c += T) {
+        for (ptrdiff_t k = 0; k < blocks; k++) {
+            const ptrdiff_t at = mode == DW_PLAIN ? DW(block_at)(first, k, channels) : 0;
+            const VEC v = !bias ? DW(splat)(0) : mode == DW_PARTIAL ? DW(load_lanes)(bias + at, b->out) : DW(load)(bias + at);
+            DW(channel_tile_any)(g, x + c * g->sw * g->xw + at, w + at, v, y + c * g->yw + at, t0, t1, g->col_lo - c * g->sw,
+                                 g->col_hi - c * g->sw, g->cols - c, b, S, R, T, mode);
+        }
+    }
+}
+
+/* ---- row tiles ---- */
+
+/* What the tiles of a plane or image share. */
+typedef struct {
+    ptrdiff_t lo[DW_TAP_LANES], hi[DW_TAP_LANES]; /* outputs, as elements of a row, whose input for tap column j exists */
+    ptrdiff_t vectors;                            /* of x from which a vector of outputs picks its inputs */
+    IVEC inputs[LANES], weights[LANES];           /* which of those numbers, and of a tap's weights, by place in the period */
+} DW(dw_row);
+
+/* Outputs whose input for tap column j exists. */
+DW_INLINE void DW(row_reach)(const dw_geometry *g, ptrdiff_t j, ptrdiff_t *lo, ptrdiff_t *hi, const int mode) {
+    const ptrdiff_t before = g->pad - j * g->xw, after = g->width + before;
+    if (mode == DW_UNIT) {
+        *lo = before;
+        *hi = dw_min(after, g->cols);
+    } else {
+        const ptrdiff_t step = g->sw * g->period / g->repeat;
+        *lo = dw_ceil_div(before, step) * g->period;
+        *hi = dw_min(dw_ceil_div(after, step) * g->period, g->cols);
+    }
+}
+
+/* From output element 0 of a row to the first input of element c. */
+DW_INLINE ptrdiff_t DW(row_input)(const dw_geometry *g, ptrdiff_t c, const int mode) {
+    if (mode != DW_PICKED) return mode == DW_EVEN ? 2 * c : c;
+    return g->period == 1 ? c * g->sw : c / g->period * (g->sw * g->period / g->repeat) + c % g->period / g->repeat;
+}
+
+static void DW(row_fill)(const dw_geometry *g, DW(dw_row) *q, const int mode, const int weights) {
+    ptrdiff_t most = 0;
+    for (ptrdiff_t j = 0; j < dw_min(g->kw, DW_TAP_LANES); j++) DW(row_reach)(g, j, &q->lo[j], &q->hi[j], mode);
+    for (ptrdiff_t k = 0; k < (mode == DW_PICKED || weights == DW_COMPACT ? g->period : 0); k++)
+        for (ptrdiff_t l = 0; l < LANES; l++) {
+            const ptrdiff_t from = DW(row_input)(g, k + l, mode) - DW(row_input)(g, k, mode);
+            ((REAL_INT *)&q->inputs[k])[l] = (REAL_INT)from;
+            ((REAL_INT *)&q->weights[k])[l] = (REAL_INT)((k + l) % g->period);
+            most = dw_max(most, from);
+        }
+    q->vectors = most / LANES + 1;
+}
+
 /* The rows of a tile of R that tap row t reaches, for any kernel and stride: from *first to before the result. */
 DW_INLINE int DW(rows_reached)(const dw_geometry *g, ptrdiff_t t, int *first, const int R) {
     int end = 0;
@@ -178,171 +305,120 @@ DW_INLINE int DW(rows_reached)(const dw_geometry *g, ptrdiff_t t, int *first, co
     return end;
 }
 
-/* Any kernel size and stride, weights where they lie: taps j0..j1 of tap row t, for rows r0..r1, all of which it reaches; per tap
- * T vectors of x and one of the kernel per row. */
-DW_INLINE void DW(channel_taps)(
-        const dw_geometry *g, const REAL *x, const REAL *w, VEC *acc, ptrdiff_t t, ptrdiff_t j0, ptrdiff_t j1,
-        ptrdiff_t u0, ptrdiff_t u1, const DW(dw_block) *b, int r0, int r1, const int R, const int T, const int mode,
-        const int all_rows, const int all_cols) {
-    for (ptrdiff_t j = j0; j < j1; j++) {
-        VEC v[8] = {DW(splat)(0)};
-        DW_UNROLL for (int c = 0; c < T; c++)
-            if (all_cols || (u0 <= j + c * g->sw && j + c * g->sw < u1))
-                v[c] = DW(load_channels)(x + (t * g->xh + (j + c * g->sw) * g->xw), mode, b);
-        DW_UNROLL for (int r = 0; r < R; r++) {
-            if (!all_rows && (r < r0 || r >= r1)) continue;
-            const REAL *p = w + (t - r * g->sh) * g->wh + j * g->ww;
-            const VEC wv = mode == DW_PARTIAL ? DW(load_lanes)(p, b->out) : DW(load)(p);
-            DW_UNROLL for (int c = 0; c < T; c++)
-                if (all_cols || (u0 <= j + c * g->sw && j + c * g->sw < u1)) acc[r * T + c] = acc[r * T + c] + v[c] * wv;
-        }
-    }
-}
-
-DW_INLINE void DW(channel_tile_any)(
-        const dw_geometry *g, const REAL *x, ptrdiff_t x0, const REAL *w, VEC bias, REAL *y, ptrdiff_t t0, ptrdiff_t t1,
-        ptrdiff_t u0, ptrdiff_t u1, ptrdiff_t cols, const DW(dw_block) *b, const int R, const int T, const int mode) {
-    VEC acc[32];
-    DW_UNROLL for (int k = 0; k < R * T; k++) acc[k] = bias;
-    /* taps j0..j1 reach the image from some column of the tile, taps a..z from every one */
-    const ptrdiff_t last = (T - 1) * g->sw;
-    const ptrdiff_t j0 = dw_max(0, u0 - last), j1 = dw_min(g->kw, u1);
-    ptrdiff_t a = dw_max(0, u0), z = dw_min(g->kw, u1 - last);
-    if (z < a) a = z = dw_max(j0, j1);
-    for (ptrdiff_t t = dw_max(t0, 0); t < dw_min(t1, (R - 1) * g->sh + g->kh); t++) {
-        int r0;
-        const int r1 = DW(rows_reached)(g, t, &r0, R);
-        DW(channel_taps)(g, x + x0, w, acc, t, j0, a, u0, u1, b, r0, r1, R, T, mode, 0, 0);
-        if (r0 == 0 && r1 == R) DW(channel_taps)(g, x + x0, w, acc, t, a, z, u0, u1, b, 0, R, R, T, mode, 1, 1);
-        else DW(channel_taps)(g, x + x0, w, acc, t, a, z, u0, u1, b, r0, r1, R, T, mode, 0, 1);
-        DW(channel_taps)(g, x + x0, w, acc, t, z, j1, u0, u1, b, r0, r1, R, T, mode, 0, 0);
-    }
-    DW_UNROLL for (int r = 0; r < R; r++) {
-        DW_UNROLL for (int c = 0; c < T; c++) {
-            if (c < cols) DW(store_channels)(g, y + r * g->yh + c * g->yw, acc[r * T + c], mode, b);
-        }
-    }
-}
-
-DW_INLINE void DW(channel_strip_any)(
-        const dw_geometry *g, const REAL *x, const REAL *w, VEC bias, REAL *y, ptrdiff_t row, const DW(dw_block) *b,
-        const int R, const int T, const int mode) {
-    const ptrdiff_t t0 = g->row_lo - row * g->sh, t1 = g->row_hi - row * g->sh;
-    for (ptrdiff_t col = 0; col < g->cols; col += T) {
-        const ptrdiff_t c = col + T <= g->cols ? col : dw_max(g->cols - T, 0);
-        DW(channel_tile_any)(g, x, g->x0 + row * g->sh * g->xh + c * g->sw * g->xw, w, bias, y + row * g->yh + c * g->yw, t0, t1,
-                             g->col_lo - c * g->sw, g->col_hi - c * g->sw, g->cols - c, b, R, T, mode);
-    }
-}
-
-/* ---- row tiles ---- */
-
-/* Of one vector of outputs and one tap column: the outputs that exist and whose input does, and the lanes to load for them. */
-typedef struct {
-    MASK out, first, second;
-} DW(dw_tap_lanes);
-
-DW_INLINE DW(dw_tap_lanes) DW(tap_lanes)(const dw_geometry *g, ptrdiff_t j, ptrdiff_t c, const int mode) {
-    DW(dw_tap_lanes) m;
-    const ptrdiff_t at = j * g->xw - g->pad; /* of the input of output 0, from the row's start */
-    const ptrdiff_t s = mode == DW_UNIT || mode == DW_REPEATED ? 1 : mode == DW_EVEN ? 2 : g->sw;
-    const ptrdiff_t many = mode == DW_REPEATED ? g->repeat : 1;
-    const ptrdiff_t e = at + (mode == DW_REPEATED ? c / many : c * s);
-    m.out = DW(lanes)(dw_ceil_div(-at, s) * many - c, dw_min(dw_ceil_div(g->width - at, s) * many, g->cols) - c);
-    m.first = mode == DW_UNIT || mode == DW_STRIDED ? m.out : DW(lanes)(-e, g->width - e);
-    m.second = mode == DW_EVEN ? DW(lanes)(-e - LANES, g->width - e - LANES) : m.out;
-    return m;
-}
-
-/* Input of output elements c and on, p that of output 0. */
-DW_INLINE VEC DW(load_row)(const dw_geometry *g, const REAL *x, ptrdiff_t off, ptrdiff_t c, DW(dw_tap_lanes) m, IVEC index,
-                           const int mode, const int checked) {
-    if (mode == DW_REPEATED) return DW(load_indexed)(x + (off + c / g->repeat), m.first, index);
-    const REAL *p = x + (off + c * (mode == DW_UNIT ? 1 : mode == DW_EVEN ? 2 : g->sw));
-    if (mode == DW_STRIDED) return DW(load_strided)(p, g->sw, m.first);
-    if (mode == DW_EVEN && checked) return DW(even)(DW(load_lanes)(p, m.first), DW(load_lanes)(p + LANES, m.second));
-    if (mode == DW_EVEN) return DW(even)(DW(load)(p), DW(load)(p + LANES));
-    return checked ? DW(load_lanes)(p, m.first) : DW(load)(p);
-}
-
-/* Tap (t, j): T vectors of x, and for rows r0..r1, all of which it reaches, one weight each. */
+/* Tap column j of one input row, x that of output element c: T vectors of x, and for rows r0..r1, all of which it reaches, one
+ * weight each. */
 DW_INLINE void DW(row_tap)(
-        const dw_geometry *g, const REAL *x, ptrdiff_t x0, const REAL *w, VEC *acc, const ptrdiff_t t, const ptrdiff_t j, ptrdiff_t c,
-        IVEC index, const ptrdiff_t *phase, const DW(dw_tap_lanes) *table, int r0, int r1, const int R, const int T, const int mode,
-        const int pattern, const int checked, const int all_rows) {
+        const dw_geometry *g, const DW(dw_row) *q, const REAL *x, const REAL *w, VEC *acc, const ptrdiff_t j, ptrdiff_t c,
+        const ptrdiff_t *phase, const MASK *table, int r0, int r1, const int R, const int T, const int mode, const int weights,
+        const int checked, const int all_rows) {
     VEC v[4];
-    DW(dw_tap_lanes) m[4];
+    MASK out[4];
+    x += j * g->xw;
     DW_UNROLL for (int k = 0; k < T; k++) {
-        const ptrdiff_t first = c + k * LANES;
-        m[k].out = m[k].first = m[k].second = DW(lanes)(0, LANES);
-        if (checked) m[k] = j < DW_TAP_LANES ? table[j * T + k] : DW(tap_lanes)(g, j, first, mode);
-        v[k] = DW(load_row)(g, x, x0 + t * g->xh + j * g->xw, first, m[k], index, mode, checked);
+        ptrdiff_t lo = 0, hi = 0;
+        out[k] = DW(lanes)(0, LANES);
+        if (checked && j >= DW_TAP_LANES) {
+            DW(row_reach)(g, j, &lo, &hi, mode);
+            out[k] = DW(lanes)(lo - c - k * LANES, hi - c - k * LANES);
+        } else if (checked) out[k] = table[j * T + k];
+        if (mode == DW_PICKED) {
+            const ptrdiff_t at = checked ? j * g->xw - g->pad + DW(row_input)(g, c, mode) : 0;
+            v[k] = DW(load_picked)(x, q->inputs[phase[k]], q->vectors, checked, -at, g->width - at, out[k]);
+        } else if (mode == DW_EVEN) {
+            const ptrdiff_t first = g->pad - j * g->xw - 2 * (c + k * LANES), last = g->width + first;
+            const REAL *p = x + 2 * k * LANES;
+            const VEC a = checked ? DW(load_lanes)(p, DW(lanes)(first, last)) : DW(load)(p);
+            const VEC b = checked ? DW(load_lanes)(p + LANES, DW(lanes)(first - LANES, last - LANES)) : DW(load)(p + LANES);
+            v[k] = DW(even)(a, b);
+        } else v[k] = checked ? DW(load_lanes)(x + k * LANES, out[k]) : DW(load)(x + k * LANES);
     }
     DW_UNROLL for (int r = 0; r < R; r++) {
         if (!all_rows && (r < r0 || r >= r1)) continue;
-        const REAL *p = w + (t - r * g->sh) * g->wh + j * g->ww;
+        const REAL *p = w - r * g->sh * g->wh + j * g->ww;
         DW_UNROLL for (int k = 0; k < T; k++) {
-            const VEC wv = pattern ? DW(load)(p + phase[k]) : DW(splat)(*p);
-            if (checked) acc[r * T + k] = DW(add_product)(acc[r * T + k], v[k], wv, m[k].out);
+            const VEC wv = weights == DW_ONE      ? DW(splat)(*p)
+                           : weights == DW_PATTERN ? DW(load)(p + phase[k])
+                                                  : DW(load_indexed)(p, DW(lanes)(0, g->period), q->weights[phase[k]]);
+            if (checked) acc[r * T + k] = DW(add_product)(acc[r * T + k], v[k], wv, out[k]);
             else acc[r * T + k] = acc[r * T + k] + v[k] * wv;
         }
     }
 }
 
-/* R rows x T vectors from output element c.  If checked, lanes outside the image or past the row's end are left out. */
+/* R rows x T vectors from output element c, of row `row`.  If checked, lanes outside the image or past the row's end are left out. */
 DW_INLINE void DW(row_tile)(
-        const dw_geometry *g, const REAL *x, ptrdiff_t x0, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t t0, ptrdiff_t t1,
-        ptrdiff_t c, const int R, const int T, const int mode, const int pattern, const int checked) {
+        const dw_geometry *g, const DW(dw_row) *q, const REAL *x, const REAL *w, const VEC *bias, REAL *y, ptrdiff_t row, ptrdiff_t c,
+        const ptrdiff_t *phase, const MASK *table, const int R, const int T, const int mode, const int weights, const int checked) {
+    const ptrdiff_t t0 = dw_max(g->row_lo - row * g->sh, 0), t1 = dw_min(g->row_hi - row * g->sh, (R - 1) * g->sh + g->kh);
     VEC acc[32];
-    IVEC index = {0};
-    ptrdiff_t phase[4] = {0};
-    if (mode == DW_REPEATED)
-        for (int l = 0; l < LANES; l++) ((REAL_INT *)&index)[l] = (REAL_INT)((c % g->repeat + l) / g->repeat);
-    DW_UNROLL for (int k = 0; k < T; k++) {
-        if (pattern) phase[k] = (c + k * LANES) % g->period;
-        const VEC v = !bias ? DW(splat)(0) : pattern ? DW(load)(bias + phase[k]) : DW(splat)(*bias);
-        DW_UNROLL for (int r = 0; r < R; r++) acc[r * T + k] = v;
-    }
-    DW(dw_tap_lanes) table[DW_TAP_LANES * 2]; /* filled once a tile: each entry serves every tap row */
-    if (checked)
-        for (int k = 0; k < dw_min(g->kw, DW_TAP_LANES) * T; k++) table[k] = DW(tap_lanes)(g, k / T, c + k % T * LANES, mode);
-    for (ptrdiff_t t = dw_max(t0, 0); t < dw_min(t1, (R - 1) * g->sh + g->kh); t++) {
+    DW_UNROLL for (int k = 0; k < R * T; k++) acc[k] = bias[k % T];
+    x += (row * g->sh + t0) * g->xh;
+    w += t0 * g->wh;
+    for (ptrdiff_t t = t0; t < t1; t++, x += g->xh, w += g->wh) {
         int first;
         const int end = DW(rows_reached)(g, t, &first, R);
         if (first == 0 && end == R)
             for (ptrdiff_t j = 0; j < g->kw; j++)
-                DW(row_tap)(g, x, x0, w, acc, t, j, c, index, phase, table, 0, R, R, T, mode, pattern, checked, 1);
+                DW(row_tap)(g, q, x, w, acc, j, c, phase, table, 0, R, R, T, mode, weights, checked, 1);
         else
             for (ptrdiff_t j = 0; j < g->kw; j++)
-                DW(row_tap)(g, x, x0, w, acc, t, j, c, index, phase, table, first, end, R, T, mode, pattern, checked, 0);
+                DW(row_tap)(g, q, x, w, acc, j, c, phase, table, first, end, R, T, mode, weights, checked, 0);
     }
-    DW_UNROLL for (int r = 0; r < R; r++) {
+    y += row * g->yh;
+    DW_UNROLL for (int r = 0; r < R; r++, y += g->yh) {
         DW_UNROLL for (int k = 0; k < T; k++) {
-            REAL *p = y + r * g->yh + c + k * LANES;
             VEC v = acc[r * T + k];
             if (g->clamp) v = DW(clamp)(v, DW(splat)((REAL)g->lo), DW(splat)((REAL)g->hi));
-            if (checked && c + (k + 1) * LANES > g->cols) DW(store_first)(p, v, g->cols - c - k * LANES);
-            else DW(store)(p, v);
+            if (checked && c + (k + 1) * LANES > g->cols) DW(store_first)(y + k * LANES, v, g->cols - c - k * LANES);
+            else DW(store)(y + k * LANES, v);
         }
     }
 }
 
-DW_INLINE void DW(row_strip)(
-        const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t row, const int R, const int T,
-        const int mode, const int pattern) {
-    const ptrdiff_t sw = mode == DW_UNIT ? 1 : g->sw, taps = (g->kw - 1) * g->xw;
-    const ptrdiff_t t0 = g->row_lo - row * g->sh, t1 = g->row_hi - row * g->sh, x0 = g->x0 + row * g->sh * g->xh;
-    y += row * g->yh;
-    for (ptrdiff_t c = 0; c < g->cols;) {
-        const ptrdiff_t lanes = (g->cols - c > (T - 1) * LANES ? T : 1) * LANES;
-        const ptrdiff_t last = (mode == DW_EVEN ? 2 * (c + lanes) - 1 : (c + lanes - 1) * sw) + taps - g->pad;
-        const int inside = mode != DW_REPEATED && c * sw >= g->pad && last < g->width && c + lanes <= g->cols;
-#define TILE(T, checked) DW(row_tile)(g, x, x0, w, bias, y, t0, t1, c, R, T, mode, pattern, checked)
-        if (lanes != T * LANES) TILE(1, 1);
-        else if (inside) TILE(T, 0);
-        else TILE(T, 1);
-#undef TILE
-        c += lanes;
+/* Output rows r0..r1 of T vectors from output element c on. */
+DW_INLINE void DW(row_column)(
+        const dw_geometry *g, const DW(dw_row) *q, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1,
+        ptrdiff_t c, const int MOST, const int T, const int mode, const int weights, const int edge) {
+    const ptrdiff_t at = DW(row_input)(g, c, mode) - g->pad;
+    const ptrdiff_t end = at + (mode == DW_PICKED ? q->vectors : mode == DW_EVEN ? 2 * T : T) * LANES;
+    const int inside = !edge && at >= 0 && end + (g->kw - 1) * g->xw <= g->width && c + T * LANES <= g->cols;
+    ptrdiff_t phase[4] = {0};
+    VEC b[4];
+    MASK table[DW_TAP_LANES * 4]; /* filled once for all rows */
+    DW_UNROLL for (int k = 0; k < T; k++) {
+        if (weights != DW_ONE) phase[k] = (c + k * LANES) % g->period;
+        b[k] = !bias ? DW(splat)(0)
+               : weights == DW_ONE    ? DW(splat)(*bias)
+               : weights == DW_PATTERN ? DW(load)(bias + phase[k])
+                                      : DW(load_indexed)(bias, DW(lanes)(0, g->period), q->weights[phase[k]]);
+    }
+    if (!inside)
+        for (ptrdiff_t k = 0; k < dw_min(g->kw, DW_TAP_LANES) * T; k++)
+            table[k] = DW(lanes)(q->lo[k / T] - c - k % T * LANES, q->hi[k / T] - c - k % T * LANES);
+    x += at + g->pad;
+    y += c;
+#define STRIP(row, R)                                                                                        \
+    {                                                                                                        \
+        if (edge || !inside) DW(row_tile)(g, q, x, w, b, y, row, c, phase, table, R, T, mode, weights, 1);   \
+        else DW(row_tile)(g, q, x, w, b, y, row, c, phase, table, R, T, mode, weights, 0);                   \
+    }
+    DW_STRIPS(MOST, STRIP);
+#undef STRIP
+}
+
+/* Output rows r0..r1: down the columns, or along rows so long that going down touches a page per row. */
+DW_INLINE void DW(row_any)(
+        const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1, const int R, const int T,
+        const int mode, const int weights) {
+    DW(dw_row) q;
+    const ptrdiff_t step = g->strips ? 4 * R : r1 - r0;
+    DW(row_fill)(g, &q, mode, weights);
+    x += g->x0;
+    for (ptrdiff_t row = r0; row < r1; row += step) {
+        const ptrdiff_t end = dw_min(row + step, r1);
+        ptrdiff_t c = 0;
+        for (; g->cols - c > (T - 1) * LANES; c += T * LANES) DW(row_column)(g, &q, x, w, bias, y, row, end, c, R, T, mode, weights, 0);
+        if (T > 1) for (; c < g->cols; c += LANES) DW(row_column)(g, &q, x, w, bias, y, row, end, c, R, 1, mode, weights, 1);
     }
 }
 
@@ -365,7 +441,7 @@ DW_INLINE void DW(row_strip)(
 #define DW_REPEAT_TILES(TILE) TILE(3, 1, 2, 7) TILE(3, 2, 2, 7) TILE(5, 1, 2, 7)
 #define DW_PLANE_UNIT(TILE) TILE(3, 1, 3, 1) TILE(5, 1, 2, 1) TILE(7, 1, 2, 0)
 #define DW_FLAT_TILES(TILE) TILE(3, 3) TILE(5, 3)
-enum { DW_ANY_ROWS = 4, DW_ANY_COLS = 4, DW_ROW_ROWS = 4, DW_ROW_VECTORS = 2, DW_PLANE_ROWS = 4, DW_PLANE_VECTORS = 3 };
+enum { DW_ANY_ROWS = 2, DW_ANY_COLS = 7, DW_ROW_ROWS = 4, DW_ROW_VECTORS = 2, DW_PLANE_ROWS = 4, DW_PLANE_VECTORS = 3 };
 #else
 #define DW_CHANNEL_TILES(TILE)                                                                     \
     TILE(3, 1, 4, 1, 1, 1) TILE(3, 2, 4, 1, 1, 1)                                                  \
@@ -373,7 +449,7 @@ enum { DW_ANY_ROWS = 4, DW_ANY_COLS = 4, DW_ROW_ROWS = 4, DW_ROW_VECTORS = 2, DW
 #define DW_REPEAT_TILES(TILE) TILE(3, 1, 2, 4) TILE(3, 2, 2, 4) TILE(5, 1, 2, 4)
 #define DW_PLANE_UNIT(TILE) TILE(3, 1, 2, 1) TILE(5, 1, 2, 1) TILE(7, 1, 1, 0)
 #define DW_FLAT_TILES(TILE) TILE(3, 2) TILE(5, 2)
-enum { DW_ANY_ROWS = 2, DW_ANY_COLS = 4, DW_ROW_ROWS = 4, DW_ROW_VECTORS = 2, DW_PLANE_ROWS = 4, DW_PLANE_VECTORS = 2 };
+enum { DW_ANY_ROWS = 1, DW_ANY_COLS = 7, DW_ROW_ROWS = 4, DW_ROW_VECTORS = 2, DW_PLANE_ROWS = 4, DW_PLANE_VECTORS = 2 };
 #endif
 /*   planes: kernel, stride, vectors, whether short rows slide (7x7 kernels: planes as channels are as fast).  Weights of a 3x3
  *   kernel stay in registers; of others each load should serve two multiply-adds.
@@ -416,16 +492,24 @@ DW_REPEAT_TILES(TILE)
 #undef STRIP
 
 #define DW_CHANNEL_ANY(NAME, MODE)                                                                                         \
-    static void DW(channel_##NAME)(const dw_geometry *g, const REAL *x, const REAL *w, VEC bias, REAL *y, ptrdiff_t r0,    \
-                                   ptrdiff_t r1, const DW(dw_block) *b) {                                                  \
-        enum { MODE_ = MODE };                                                                                             \
-        DW_STRIPS(DW_ANY_ROWS, STRIP);                                                                                     \
+    static void DW(channel_##NAME)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, \
+                                   ptrdiff_t r1, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels, const DW(dw_block) *b) { \
+        const int MODE_ = MODE;                                                                                            \
+        if (MODE != DW_PARTIAL && g->sw == 1) DW_STRIPS(DW_ANY_ROWS, STRIP_1);                                             \
+        else if (MODE == DW_PLAIN && g->sw == 2) DW_STRIPS(DW_ANY_ROWS, STRIP_2);                                          \
+        else DW_STRIPS(DW_ANY_ROWS, STRIP_0);                                                                              \
     }
-#define STRIP(row, R) DW(channel_strip_any)(g, x, w, bias, y, row, b, R, DW_ANY_COLS, MODE_)
+#define STRIP(row, S, R) DW(channel_strip_any)(g, x, w, bias, y, row, first, blocks, channels, b, S, R, DW_ANY_COLS, MODE_)
+#define STRIP_0(row, R) STRIP(row, 0, R)
+#define STRIP_1(row, R) if (MODE_ != DW_PARTIAL) STRIP(row, 1, R)
+#define STRIP_2(row, R) if (MODE_ == DW_PLAIN) STRIP(row, 2, R)
 DW_CHANNEL_ANY(any, DW_PLAIN)
 DW_CHANNEL_ANY(repeat, DW_REPEAT)
 DW_CHANNEL_ANY(partial, DW_PARTIAL)
 #undef STRIP
+#undef STRIP_0
+#undef STRIP_1
+#undef STRIP_2
 #undef DW_CHANNEL_ANY
 
 /* Strides of 2 take four columns where seven fit as well: 5 to 10 % less time. */
@@ -450,6 +534,26 @@ static void DW(channel_blocks)(const dw_geometry *g, const REAL *x, const REAL *
         DW_CHANNEL_TILES(TILE)
 #undef TILE
     }
+    dw_geometry turned = *g;
+    if (g->kw == 1 && g->kh > 1) { /* one column of taps is run down the columns, as one row is along the rows */
+        turned.kh = 1, turned.kw = g->kh, turned.sh = g->sw, turned.sw = g->sh;
+        turned.xh = g->xw, turned.xw = g->xh, turned.wh = g->ww, turned.ww = g->wh, turned.yh = g->yw, turned.yw = g->yh;
+        turned.row_lo = g->col_lo, turned.row_hi = g->col_hi;
+        turned.col_lo = g->row_lo - r0 * g->sh, turned.col_hi = g->row_hi - r0 * g->sh;
+        turned.x0 += r0 * g->sh * g->xh;
+        y += r0 * g->yh;
+        turned.cols = r1 - r0, r0 = 0, r1 = g->cols;
+        g = &turned;
+    }
+    if (g->repeat == 1 && channels >= LANES) {
+        const ptrdiff_t some = g->kh * g->kw * channels * (ptrdiff_t)sizeof(REAL) <= DW_INNER_BYTES ? blocks : 1;
+        for (ptrdiff_t k = 0; k < blocks; k += some) {
+            const ptrdiff_t at = some == blocks ? 0 : DW(block_at)(first, k, channels);
+            DW(channel_any)(g, x + at, w + at, bias ? bias + at : NULL, y + at, r0, r1, some == blocks ? first : 0, some,
+                            some == blocks ? channels : LANES, NULL);
+        }
+        return;
+    }
     for (ptrdiff_t k = 0; k < blocks; k++) {
         DW(dw_block) b;
         const ptrdiff_t at = DW(block_at)(first, k, channels), in = at / g->repeat;
@@ -457,50 +561,44 @@ static void DW(channel_blocks)(const dw_geometry *g, const REAL *x, const REAL *
         b.out = DW(lanes)(0, b.count);
         b.in = DW(lanes)(0, (at + b.count - 1) / g->repeat - in + 1);
         for (int l = 0; l < LANES; l++) ((REAL_INT *)&b.index)[l] = (REAL_INT)(l < b.count ? (at + l) / g->repeat - in : 0);
-        const VEC v = bias ? DW(load_lanes)(bias + at, b.out) : DW(splat)(0);
-        if (b.count < LANES) DW(channel_partial)(g, x + in, w + at, v, y + at, r0, r1, &b);
+        const REAL *own = bias ? bias + at : NULL;
+        if (b.count < LANES) DW(channel_partial)(g, x + in, w + at, own, y + at, r0, r1, 0, 1, channels, &b);
 #define TILE(K, S, R, T)                                                                                                   \
-        else if (g->repeat > 1 && g->kh == K && g->kw == K && g->sh == S && g->sw == S)                                    \
-            DW(repeat_##K##_##S)(g, x + in, w + at, bias ? bias + at : NULL, y + at, r0, r1, &b);
+        else if (g->kh == K && g->kw == K && g->sh == S && g->sw == S)                                                     \
+            DW(repeat_##K##_##S)(g, x + in, w + at, own, y + at, r0, r1, &b);
         DW_REPEAT_TILES(TILE)
 #undef TILE
-        else if (g->repeat > 1) DW(channel_repeat)(g, x + in, w + at, v, y + at, r0, r1, &b);
-        else DW(channel_any)(g, x + in, w + at, v, y + at, r0, r1, &b);
+        else DW(channel_repeat)(g, x + in, w + at, own, y + at, r0, r1, 0, 1, channels, &b);
     }
 }
 
 #define DW_ROW_ARGUMENTS \
     const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1
 
-#define DW_ROW_ANY(NAME, ROWS, VECTORS, MODE, PATTERN)                             \
-    static void DW(row_##NAME)(DW_ROW_ARGUMENTS) {                                 \
-        enum { T_ = VECTORS, MODE_ = MODE, PATTERN_ = PATTERN };                   \
-        DW_STRIPS(ROWS, STRIP);                                                    \
-    }
-#define STRIP(row, R) DW(row_strip)(g, x, w, bias, y, row, R, T_, MODE_, PATTERN_)
-DW_ROW_ANY(unit, DW_ROW_ROWS, DW_ROW_VECTORS, DW_UNIT, 0)
-DW_ROW_ANY(even, 2, DW_ROW_VECTORS, DW_EVEN, 0)
-DW_ROW_ANY(strided, 2, 1, DW_STRIDED, 0)
-DW_ROW_ANY(pattern, DW_ROW_ROWS, DW_ROW_VECTORS, DW_UNIT, 1)
-DW_ROW_ANY(repeated, 2, 1, DW_REPEATED, 1)
-#undef STRIP
+#define DW_ROW_ANY(NAME, ROWS, VECTORS, MODE, WEIGHTS) \
+    static void DW(row_##NAME)(DW_ROW_ARGUMENTS) { DW(row_any)(g, x, w, bias, y, r0, r1, ROWS, VECTORS, MODE, WEIGHTS); }
+DW_ROW_ANY(unit, DW_ROW_ROWS, DW_ROW_VECTORS, DW_UNIT, DW_ONE)
+DW_ROW_ANY(even, DW_ROW_ROWS, DW_ROW_VECTORS, DW_EVEN, DW_ONE)
+DW_ROW_ANY(picked, 2, 1, DW_PICKED, DW_ONE)
+DW_ROW_ANY(pattern, DW_ROW_ROWS, DW_ROW_VECTORS, DW_UNIT, DW_PATTERN)
+DW_ROW_ANY(picked_pattern, 4, 1, DW_PICKED, DW_PATTERN)
+DW_ROW_ANY(compact, DW_ROW_ROWS, DW_ROW_VECTORS, DW_UNIT, DW_COMPACT)
 #undef DW_ROW_ANY
 
 /* Output rows r0..r1 of one plane (period 1: w are single weights, bias one number), or of an image whose rows are flat runs
- * (w and bias then repeat each row of weights to period + LANES - 1 numbers). */
+ * (w and bias then repeat each row of weights to period + LANES - 1 numbers, unless they are compact). */
 static void DW(row_block)(DW_ROW_ARGUMENTS) {
 #define TILE(K, S, T, SLIDE) if (g->kh == K && g->kw == K && g->sh == S && g->sw == S && (S == 1 || g->xw == 1) && g->period == 1) \
         { DW(plane_##K##_##S)(g, x, w, bias, y, r0, r1); return; }
     DW_PLANE_TILES(TILE)
 #undef TILE
-    if (g->repeat > 1) DW(row_repeated)(g, x, w, bias, y, r0, r1);
-#define TILE(K, T) else if (g->kh == K && g->kw == K && g->sh == 1 && g->period > 1) DW(flat_##K)(g, x, w, bias, y, r0, r1);
+    const int unit = g->sw == 1 && g->repeat == 1;
+    if (g->period == 1) (unit ? DW(row_unit) : g->sw == 2 ? DW(row_even) : DW(row_picked))(g, x, w, bias, y, r0, r1);
+    else if (g->compact) DW(row_compact)(g, x, w, bias, y, r0, r1);
+#define TILE(K, T) else if (unit && g->kh == K && g->kw == K && g->sh == 1) DW(flat_##K)(g, x, w, bias, y, r0, r1);
     DW_FLAT_TILES(TILE)
 #undef TILE
-    else if (g->period > 1) DW(row_pattern)(g, x, w, bias, y, r0, r1);
-    else if (g->sw == 1) DW(row_unit)(g, x, w, bias, y, r0, r1);
-    else if (g->sw == 2) DW(row_even)(g, x, w, bias, y, r0, r1);
-    else DW(row_strided)(g, x, w, bias, y, r0, r1);
+    else (unit ? DW(row_pattern) : DW(row_picked_pattern))(g, x, w, bias, y, r0, r1);
 }
 
 /* `channels` numbers, at least a vector, of pixels `pitch` apart, as pixels without gaps. */

@@ -32,19 +32,32 @@ PATHS = {
     "5x5 stride 2": (33, (5, 5, 1), {"padding": 3, "strides": 2}),
     "7x7": (17, (7, 7, 1), {"padding": "same"}),
     "any kernel": (21, (4, 2, 1), {"padding": "same"}),
+    "any kernel, stride 2": (35, (6, 7, 1), {"padding": "same", "strides": 2}),
     "any stride": (19, (3, 3, 1), {"padding": ((0, 2), (3, 1)), "strides": (1, 2)}),
     "large stride": (18, (3, 5, 1), {"padding": 1, "strides": (2, 3)}),
+    "one row of taps": (33, (1, 6, 1), {"padding": 4}),
+    "one column of taps": (33, (11, 1, 1), {"padding": "same"}),
+    "one column of taps, strides": (17, (5, 1, 1), {"padding": ((3, 0), (0, 2)), "strides": (2, 3)}),
     "many channels": (144, (3, 3, 1), {"padding": "same"}),
     "repeat": (11, (3, 3, 3), {"padding": "same"}),
     "repeat stride 2": (20, (3, 3, 2), {"padding": "same", "strides": 2}),
-    "partial": (3, (3, 3, 1), {"padding": "same", "strides": 2}),
-    "partial repeat": (3, (3, 3, 2), {"padding": "same", "strides": (1, 3)}),
+    "repeat, any kernel": (13, (4, 6, 2), {"padding": "same"}),
+    "repeat, one column of taps": (13, (4, 1, 2), {"padding": "same", "strides": (1, 2)}),
+    "partial": (12, (3, 3, 1), {"padding": "same", "strides": 2}),
+    "partial repeat": (5, (3, 3, 3), {"padding": "same", "strides": (1, 3)}),
     "flat": (3, (3, 3, 1), {"padding": "same"}),
-    "flat, one channel": (1, (5, 5, 1), {"padding": ((4, 1), (0, 2))}),
+    "flat, stride 2": (3, (3, 3, 1), {"padding": "same", "strides": 2}),
+    "flat, stride 3": (2, (4, 5, 1), {"padding": 2, "strides": 3}),
+    "flat, inputs far apart": (7, (3, 3, 1), {"padding": "same", "strides": (1, 4)}),
+    "one channel": (1, (5, 5, 1), {"padding": ((4, 1), (0, 2))}),
+    "one channel, stride 3": (1, (5, 4, 1), {"padding": ((4, 1), (0, 2)), "strides": 3}),
+    "one channel, stride 6": (1, (2, 9, 1), {"padding": 5, "strides": (1, 6)}),
     "flat repeated": (2, (3, 3, 3), {"padding": "same"}),
+    "flat repeated, stride 2": (3, (3, 2, 2), {"padding": "same", "strides": 2}),
     "flat repeated, one channel": (1, (2, 3, 5), {"padding": "same"}),
     "flat repeated, two filters": (1, (3, 3, 2), {"padding": ((1, 1), (2, 0))}),
     "flat dilated": (3, (3, 3, 1), {"padding": "same", "dilation_rate": (2, 3)}),
+    "flat dilated, stride 2": (3, (3, 3, 1), {"padding": "same", "dilation_rate": 3, "strides": 2}),
     "5x5, few channels": (2, (5, 5, 1), {"padding": "same"}),
     "7x7, few channels": (3, (7, 7, 1), {"padding": "same"}),
     "any kernel, few channels": (1, (4, 9, 1), {"padding": 4, "strides": (2, 1)}),
@@ -144,6 +157,13 @@ def test_kernel_sizes(kernels, size):
         check(shape, (*size, 1), padding="same", strides=2)
     if size[0] <= 12 and size[1] <= 19:
         check((1, 12, 19, 17), (*size, 1))
+
+
+@pytest.mark.parametrize("size", [(45, 45), (131, 33), (7, 301)], ids=str)
+@pytest.mark.parametrize("c", [1, 2, 3])
+def test_large_kernels_of_few_channels(kernels, size, c):
+    """Their repeated weights exceed the scratch of a call, see PATTERN_BYTES."""
+    check((1, 5, 70, c), (*size, 1), most=2, padding="same")
 
 
 GEOMETRIES = [
