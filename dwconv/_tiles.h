@@ -447,8 +447,13 @@ enum { DW_ANY_ROWS = 2, DW_ANY_COLS = 7, DW_ROW_ROWS = 4, DW_ROW_VECTORS = 2, DW
     TILE(3, 1, 4, 1, 1, 1) TILE(3, 2, 4, 1, 1, 1)                                                  \
     TILE(3, 1, 2, 4, 1, 0) TILE(3, 2, 2, 4, 1, 0) TILE(5, 1, 2, 4, 0, 0) TILE(5, 2, 2, 4, 0, 0) TILE(7, 1, 2, 4, 0, 0)
 #define DW_REPEAT_TILES(TILE) TILE(3, 1, 2, 4) TILE(3, 2, 2, 4) TILE(5, 1, 2, 4)
+#if DW_BYTES == 32
 #define DW_PLANE_UNIT(TILE) TILE(3, 1, 2, 1) TILE(5, 1, 2, 1) TILE(7, 1, 1, 0)
 #define DW_FLAT_TILES(TILE) TILE(3, 2) TILE(5, 2)
+#else /* x86 without AVX2: half a megabyte of code for few planes on old CPUs */
+#define DW_PLANE_UNIT(TILE) TILE(3, 1, 2, 1)
+#define DW_FLAT_TILES(TILE) TILE(3, 2)
+#endif
 enum { DW_ANY_ROWS = 1, DW_ANY_COLS = 7, DW_ROW_ROWS = 4, DW_ROW_VECTORS = 2, DW_PLANE_ROWS = 4, DW_PLANE_VECTORS = 2 };
 #endif
 /*   planes: kernel, stride, vectors, whether short rows slide (7x7 kernels: planes as channels are as fast).  Weights of a 3x3
