@@ -342,11 +342,13 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
         if p.fit > 0 and p.taps > 9 and (p.channels < p.lanes or p.repeat > 1):
             return PACKED
         # pixels 2 KB apart fall into two sets of L1; with one phase of columns the copy has the same order of sums
-        if p.xw * size % 2048 == 0 and p.repeat == 1 and 2 * p.fit >= p.rows.out and p.cols.phases == 1:
+        if (p.xw * size % 2048 == 0 and p.repeat == 1 and 2 * p.fit >= p.rows.out and p.cols.phases == 1
+                and (p.cols.taps > 1 or p.rows.taps == 1)):
             return PACKED
         return CHANNELS
     if p.lanes > 1 and p.fit > 0 and 2 * p.channels >= p.lanes and (
-            p.cols.out <= p.lanes or p.cols.stride > 1 or p.rows.phases > 1):
+            p.cols.out <= p.lanes or p.rows.phases > 1
+            or p.cols.stride > 1 and (p.cols.stride > 2 or p.cols.out <= 4 * p.lanes or DW_VECTOR_BYTES < 64)):
         return PLANES
     return ROWS
 

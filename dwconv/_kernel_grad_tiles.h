@@ -13,8 +13,8 @@
  * each multiplied into P sums: (Q + 1) / (P * Q) loads a multiply-add, 0.44 for 3x3, 0.24 for 5x5, 0.20 for 7x7.  A stride along
  * takes the taps by their remainder, each remainder a slide of its own over every stride-th position; a stride of 2 both at once.
  *
- * A sum of one tap is one chain of multiply-adds over the outputs in row-major order (row family: strips of LANES columns, each
- * downwards), whatever the tile: so blocks of taps and channels can be cut anywhere.  What lies outside the image or past the
+ * A sum of one tap is one chain of multiply-adds over the outputs in row-major order (kernels one tap wide: column by column; row
+ * family: strips of LANES columns, each downwards), whatever the tile: so blocks of taps and channels can be cut anywhere.  What lies outside the image or past the
  * last output is skipped, never multiplied by zero: a NaN reaches the taps that meet it and no others.
  *
  * Refused here: argument checks, allocation, threads, and the cut into pieces whose sums are added pairwise (_kernel_grad.pxi).
@@ -50,11 +50,11 @@ typedef struct {
 } dw_slide;
 
 /* How a slide loads: vectors; vectors of which some lanes count, by tap (row family); channels that repeat or are fewer than a
- * vector; lanes that lie anywhere. */
-enum { DW_WHOLE, DW_MASKED, DW_INDEXED, DW_SCATTERED };
+ * vector; every second of two vectors (planes with stride 2); lanes that lie anywhere. */
+enum { DW_WHOLE, DW_MASKED, DW_INDEXED, DW_HALVES, DW_SCATTERED };
 
 /* The sizes of tile, taps along x taps across: what leaves room in the registers for the window and a vector of x.  Then those
- * that take a stride of two along at once; then those of the two rare ways to load. */
+ * that take a stride of two along at once; then those of the rare ways to load. */
 #if DW_REGISTERS == 32
 #define DW_SLIDES(TILE)                                     \
     TILE(1, 1) TILE(1, 2) TILE(1, 3) TILE(1, 5)             \
@@ -115,7 +115,8 @@ typedef struct {
     MASK g;                   /* lanes of grad that exist */
     MASK x;                   /* indexed: lanes of x that they need */
     IVEC index;               /* and which of those each takes */
-    MASK out[DW_MOST_ACROSS]; /* masked, scattered: per tap across, lanes of grad whose x lies in the image */
+    MASK halves[DW_MOST_ACROSS][2]; /* halves: per tap across, lanes of both vectors of x that lie in the row */
+    MASK out[DW_MOST_ACROSS]; /* masked, halves, scattered: per tap across, lanes of grad whose x lies in the image */
     ptrdiff_t x_offset[LANES], g_offset[LANES];
 } DW(dw_slide_lanes);
 
@@ -126,9 +127,10 @@ DW_INLINE VEC DW(load_offsets)(const REAL *p, const ptrdiff_t *offset, MASK m) {
     return DW(load)(lane);
 }
 
-DW_INLINE VEC DW(slide_x)(const REAL *p, const DW(dw_slide_lanes) *b, MASK out, const int mode) {
+DW_INLINE VEC DW(slide_x)(const REAL *p, const DW(dw_slide_lanes) *b, MASK out, const int q, const int mode) {
     if (mode == DW_WHOLE) return DW(load)(p);
     if (mode == DW_MASKED) return DW(load_lanes)(p, out);
+    if (mode == DW_HALVES) return DW(even)(DW(load_lanes)(p, b->halves[q][0]), DW(load_lanes)(p + LANES, b->halves[q][1]));
     if (mode == DW_INDEXED) return DW(load_indexed)(p, b->x, b->index);
     return DW(load_offsets)(p, b->x_offset, out);
 }
@@ -149,7 +151,7 @@ DW_INLINE void DW(slide)(const dw_slide *s, const REAL *x, const REAL *g, REAL *
     const ptrdiff_t count = s->count, x_step = s->x_step, x_tap = s->x_tap, g_step = s->g_step;
     const ptrdiff_t first = dw_max(dw_ceil_div(s->lo - S + 1, S), 0), end = dw_min(dw_ceil_div(s->hi, S), count + K - 1);
     const ptrdiff_t whole = dw_max(dw_ceil_div(s->lo, S), K - 1), whole_end = dw_min(s->hi / S, count);
-    const int masked = mode == DW_MASKED || mode == DW_SCATTERED;
+    const int masked = mode == DW_MASKED || mode >= DW_HALVES;
     const int plain = whole_end >= P - 1 && first <= whole_end; /* taps come one by one, and go one by one */
     if (mode != DW_WHOLE) g_lanes = b->g;
     DW_UNROLL for (int q = 0; q < Q; q++) out[q] = masked ? b->out[q] : g_lanes;
@@ -171,7 +173,7 @@ DW_INLINE void DW(slide)(const dw_slide *s, const REAL *x, const REAL *g, REAL *
             if (check_p && S == 2 && !(along & 0x55555555u << rest)) continue;                                          \
             DW_UNROLL for (int q = 0; q < Q; q++) {                                                                     \
                 if (check_q && !(across >> q & 1)) continue;                                                            \
-                VEC v = DW(slide_x)(x + ((u * S + rest) * x_step + q * x_tap), b, out[q], mode);                        \
+                VEC v = DW(slide_x)(x + ((u * S + rest) * x_step + q * x_tap), b, out[q], q, mode);                        \
                 if (K > 1) DW_KEEP(v);                                                                                  \
                 DW_UNROLL for (int k = 0; k < K; k++) {                                                                 \
                     const int p = k * S + rest;                                                                         \
@@ -251,6 +253,11 @@ DW_SLIDE_TABLE(masked, DW_SLIDES)
 DW_SLIDE_TABLE(indexed, DW_SLIDES_RARE)
 #undef DEFINE
 #undef ENTRY
+#define DEFINE(P, Q) DW_SLIDE_TILE(halves, P, Q, 1, DW_HALVES)
+#define ENTRY(P, Q) [P][Q] = DW(slide_halves_##P##_##Q),
+DW_SLIDE_TABLE(halves, DW_SLIDES_RARE)
+#undef DEFINE
+#undef ENTRY
 #define DEFINE(P, Q) DW_SLIDE_TILE(scattered, P, Q, 1, DW_SCATTERED)
 #define ENTRY(P, Q) [P][Q] = DW(slide_scattered_##P##_##Q),
 DW_SLIDE_TABLE(scattered, DW_SLIDES_RARE)
@@ -286,6 +293,7 @@ static void DW(slide_along)(const dw_slide *s, const REAL *x, const REAL *g, REA
             const DW(dw_slide_tile) tile = mode == DW_WHOLE   ? DW(slides_whole)[P][Q]
                                            : mode == DW_MASKED  ? DW(slides_masked)[P][Q]
                                            : mode == DW_INDEXED ? DW(slides_indexed)[P][Q]
+                                           : mode == DW_HALVES  ? DW(slides_halves)[P][Q]
                                                                 : DW(slides_scattered)[P][Q];
             tile(&t, x + (rest + p * stride) * s->x_step, g, acc + (rest + p * stride) * s->acc_p, b);
         }
@@ -297,6 +305,14 @@ static void DW(slide_along)(const dw_slide *s, const REAL *x, const REAL *g, REA
 static void DW(grad_channels)(const dw_grad *g, const REAL *x, const REAL *grad, REAL *acc, ptrdiff_t first, ptrdiff_t channels) {
     DW(dw_slide_lanes) b;
     dw_slide s;
+    dw_grad turned;
+    if (g->kw == 1 && g->kh > 1) { /* one column of taps: the window slides down the columns */
+        turned = *g;
+        turned.kh = 1, turned.kw = g->kh, turned.sh = g->sw, turned.sw = g->sh, turned.rows = g->cols, turned.cols = g->rows;
+        turned.xh = g->xw, turned.xw = g->xh, turned.gh = g->gw, turned.gw = g->gh;
+        turned.row_lo = g->col_lo, turned.row_hi = g->col_hi, turned.col_lo = g->row_lo, turned.col_hi = g->row_hi;
+        g = &turned;
+    }
     const ptrdiff_t in = first / g->repeat, lanes = dw_min(channels - first, LANES);
     const int mode = g->repeat == 1 && lanes == LANES ? DW_WHOLE : DW_INDEXED;
     if (mode == DW_INDEXED) {
@@ -344,6 +360,7 @@ static void DW(grad_rows)(const dw_grad *g, const REAL *x, const REAL *grad, REA
     s.across_hi = g->kw;
     s.acc_p = g->kw * LANES;
     s.acc_q = LANES;
+    const int halves = g->period == 1 && g->sw == 2 && (g->pixel == 1 || g->width == 1) && (g->gw == 1 || g->cols == 1);
     const int rare = !dense || g->repeat > 1;
     if (rare) b.x = DW(lanes)(0, (LANES - 1) / g->repeat + 1);
     for (ptrdiff_t l = 0; l < (rare ? LANES : 0); l++) {
@@ -364,8 +381,11 @@ static void DW(grad_rows)(const dw_grad *g, const REAL *x, const REAL *grad, REA
                 const ptrdiff_t hi = dw_steps(g->width + at, g->sw) * g->period - e;
                 inside &= lo <= 0 && hi >= LANES;
                 b.out[k] = DW(lanes)(lo, dw_min(hi, end));
+                const ptrdiff_t first = at - col * g->sw;
+                b.halves[k][0] = DW(lanes)(first, g->width + first);
+                b.halves[k][1] = DW(lanes)(first - LANES, g->width + first - LANES);
             }
-            const int mode = rare ? (inside ? DW_INDEXED : DW_SCATTERED) : inside ? DW_WHOLE : DW_MASKED;
+            const int mode = halves ? DW_HALVES : rare ? (inside ? DW_INDEXED : DW_SCATTERED) : inside ? DW_WHOLE : DW_MASKED;
             DW(slide_along)(&s, x + (col * g->sw + q * g->dilation - g->pad) * g->pixel, grad + col * g->gw, acc + q * LANES, &b,
                             g->kh, g->sh, Q, mode);
         }

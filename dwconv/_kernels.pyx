@@ -125,7 +125,7 @@ cdef enum:
     STREAM_BYTES = 25165824   # of x and y: beyond, they come from memory, which is fast along rows only (L3 here: 32 MB, shared)
     LONG_ROW = 192            # numbers: planes with longer rows are run along them
     UNEVEN = 8                # parts of a worker from which on one more or less does not matter
-    ROUND = 1 << 28           # multiply-adds of a worker between two looks at the signals: 4 ms here, at worst a third of 1 s
+    ROUND = 1 << 26           # multiply-adds of a worker between two looks at the signals: 1 ms here, at worst a third of 1 s
 
 
 cdef inline Py_ssize_t lanes_of(Py_ssize_t size) noexcept nogil:
@@ -663,7 +663,7 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
     p.geometry.pad, p.geometry.period, p.geometry.repeat, p.geometry.cols, p.geometry.compact = 0, 1, 1, p.cols.out, 0
     flat = (last and p.channels < (lanes if p.cols.stride == 1 else lanes // 2)
             and (p.cols.stride == 1 or p.cols.stride <= FLAT_STRIDE and DW_VECTOR_BYTES == 64)
-            and (numbers * size <= PATTERN_BYTES or p.repeat == 1 and p.cols.stride == 1)
+            and (numbers * size <= PATTERN_BYTES or p.repeat == 1 and p.cols.stride == 1 and DW_VECTOR_BYTES > 16)
             and (p.xw == x.shape[c] or p.cols.size == 1) and (p.yw == p.channels or p.cols.out == 1))
     if last and not flat:
         band = staged_rows(&p, size)

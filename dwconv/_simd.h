@@ -209,7 +209,7 @@ DW_INLINE void DW(store_first)(REAL *p, VEC v, ptrdiff_t n) {
 #endif
 }
 
-/* Lane l is p[index[l]], or 0 where lane index[l] is off in m, which is not read; indices are below LANES. */
+/* Lane l is p[index[l]]; indices are of lanes that are on in m, the others are not read. */
 DW_INLINE VEC DW(load_indexed)(const REAL *p, MASK m, IVEC index) {
 #if DW_BYTES == 64 && REAL_SIZE == 4
     return (VEC)_mm512_permutexvar_ps((__m512i)index, (__m512)DW(load_lanes)(p, m));
@@ -219,7 +219,8 @@ DW_INLINE VEC DW(load_indexed)(const REAL *p, MASK m, IVEC index) {
     return (VEC)_mm256_permutevar8x32_ps((__m256)DW(load_lanes)(p, m), (__m256i)index);
 #elif DW_VECTORS
     REAL lane[LANES];
-    for (int l = 0; l < LANES; l++) lane[l] = DW(lane_on)(m, (int)index[l]) ? p[index[l]] : 0;
+    (void)m;
+    for (int l = 0; l < LANES; l++) lane[l] = p[index[l]];
     return DW(load)(lane);
 #else
     return m ? p[index] : 0;

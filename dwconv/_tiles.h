@@ -500,13 +500,13 @@ DW_REPEAT_TILES(TILE)
     static void DW(channel_##NAME)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, \
                                    ptrdiff_t r1, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels, const DW(dw_block) *b) { \
         const int MODE_ = MODE;                                                                                            \
-        if (MODE != DW_PARTIAL && g->sw == 1) DW_STRIPS(DW_ANY_ROWS, STRIP_1);                                             \
+        if (g->sw == 1) DW_STRIPS(DW_ANY_ROWS, STRIP_1);                                                                   \
         else if (MODE == DW_PLAIN && g->sw == 2) DW_STRIPS(DW_ANY_ROWS, STRIP_2);                                          \
         else DW_STRIPS(DW_ANY_ROWS, STRIP_0);                                                                              \
     }
 #define STRIP(row, S, R) DW(channel_strip_any)(g, x, w, bias, y, row, first, blocks, channels, b, S, R, DW_ANY_COLS, MODE_)
 #define STRIP_0(row, R) STRIP(row, 0, R)
-#define STRIP_1(row, R) if (MODE_ != DW_PARTIAL) STRIP(row, 1, R)
+#define STRIP_1(row, R) STRIP(row, 1, R)
 #define STRIP_2(row, R) if (MODE_ == DW_PLAIN) STRIP(row, 2, R)
 DW_CHANNEL_ANY(any, DW_PLAIN)
 DW_CHANNEL_ANY(repeat, DW_REPEAT)
