@@ -121,7 +121,7 @@ cdef enum:
     BAND_BYTES = 262144       # of input and output that a band of rows touches: a share of L2, where every channel block finds it
     SCRATCH_BYTES = 61440     # of a worker: planes taken as channels, pixels that share sets of the cache
     TURNED_ROWS = 4           # of planes taken as channels at least, so that tiles have their full height
-    STAGED_BYTES = 128        # of each of those pixels at a time: less fetches lines twice, more fits fewer rows
+    STAGED_BYTES = 128        # of each of those pixels at a time, or half: less fetches lines twice, more fits fewer rows
     STREAM_BYTES = 25165824   # of x and y: beyond, they come from memory, which is fast along rows only (L3 here: 32 MB, shared)
     LONG_ROW = 192            # numbers: planes with longer rows are run along them
     UNEVEN = 8                # parts of a worker from which on one more or less does not matter
@@ -197,6 +197,7 @@ cdef struct Plan:
     Py_ssize_t xn, xc, xh, xw, yn, yc, yh, yw, wh, ww    # strides in elements
     Py_ssize_t unit           # row family: elements of x per column (channels of a flat row)
     Py_ssize_t groups, bands  # of channel blocks; of output rows
+    Py_ssize_t staged         # through the scratch: bytes of a pixel at a time
     Py_ssize_t turns          # planes as channels: of output rows, one of each row phase, that are turned back at a time
     Py_ssize_t items          # row family: planes x row phases x bands
     Py_ssize_t start          # first channel of the first block, negative if that one is to overlap the second
@@ -430,34 +431,43 @@ cdef void scratch_blocks(Plan* p, const Band* band, const real* scratch, Py_ssiz
 
 # ---- channels_last, pixels 2 KB or a multiple apart: they share few sets of the nearest cache ----
 
-cdef inline Py_ssize_t staged_rows(const Plan* p, Py_ssize_t size) noexcept nogil:
-    """Output rows whose input rows fit the scratch, STAGED_BYTES of each pixel; 0 where that does not help."""
-    cdef Py_ssize_t rest = SCRATCH_BYTES // STAGED_BYTES // p.cols.size, span = (p.rows.taps - 1) * p.rows.dilation + 1, rows
+cdef inline Py_ssize_t staged_rows(Plan* p, Py_ssize_t size) noexcept nogil:
+    """Output rows whose input rows fit the scratch, p.staged bytes of each pixel, which is set; 0 where that does not help."""
+    cdef Py_ssize_t span = (p.rows.taps - 1) * p.rows.dilation + 1, shared = span - p.rows.stride, most = 1, rest, rows
+    cdef bint small = p.rows.taps * p.cols.taps <= 9 and p.rows.dilation == 1
     if (p.xw * size % 2048 or p.xw == 0 or p.channels * size < DW_VECTOR_BYTES or p.rows.taps * p.cols.taps == 1
             or p.repeat > 1 or p.geometry.stream or not DW_VECTOR_BYTES):
         return 0
-    if p.rows.size <= rest:
-        return p.rows.out
-    if rest < span:
-        return 0
-    rows = (rest - span) // p.rows.stride + 1
-    if rows * p.rows.stride <= span - p.rows.stride:
-        return 0              # copying what bands share would be most of the work
-    return rows // p.rows.phases * p.rows.phases
+    # rows of a band to those that it shares with others, which are copied twice: the less a copy serves, the more of them
+    if p.rows.stride > 1:
+        most = 16 if small else 2
+    elif small:
+        most = 3
+    p.staged = STAGED_BYTES
+    while True:
+        rest = SCRATCH_BYTES // p.staged // p.cols.size
+        if p.rows.size <= rest:
+            return p.rows.out
+        rows = (rest - span) // p.rows.stride + 1 if rest >= span else 0
+        if rows * p.rows.stride >= most * shared + (most == 1):
+            return rows // p.rows.phases * p.rows.phases
+        if p.staged < STAGED_BYTES or most > 1:
+            return 0
+        p.staged //= 2
 
 
 cdef void staged_task(const Plan* shared, Py_ssize_t task, const real* x, const real* w, const real* bias, real* y,
                       real* scratch) noexcept nogil:
-    """One image, one band of rows; STAGED_BYTES of channels at a time."""
+    """One image, one band of rows; p.staged bytes of channels at a time."""
     cdef Plan p = shared[0]
     cdef Band band = band_of(&p, task % p.bands)
-    cdef Py_ssize_t lanes = lanes_of(sizeof(real)), step = STAGED_BYTES // <Py_ssize_t> sizeof(real), at = p.start, c, channels, r
+    cdef Py_ssize_t lanes = lanes_of(sizeof(real)), step = p.staged // <Py_ssize_t> sizeof(real), at = p.start, c, channels, r
     x += task // p.bands * p.xn
     y += task // p.bands * p.yn
     while at < p.channels:
         c = dw_max(dw_min(at, p.channels - lanes), 0)
         at += step
-        channels = dw_min(at, p.channels) - c
+        channels = dw_max(dw_min(at, p.channels) - c, lanes)      # the first chunk may be cut by the alignment
         for r in range(band.in0, band.in1):
             if real is float:
                 copy_pixels_f32(x + r * p.xh + c, p.cols.size, p.xw, channels, scratch + (r - band.in0) * p.cols.size * channels)
@@ -468,7 +478,7 @@ cdef void staged_task(const Plan* shared, Py_ssize_t task, const real* x, const 
 
 cdef void run_staged(Plan* p, const real* x, const real* w, const real* bias, real* y, real* scratch, Py_ssize_t rows,
                      int workers) noexcept nogil:
-    """rows: of a band at most, whole turns of the row phases."""
+    """rows: of a band at most, whole turns of the row phases; p.staged: bytes of each pixel at a time."""
     cdef Py_ssize_t task, tasks, turns = dw_ceil_div(p.rows.out, p.rows.phases)
     fill_geometry(p)
     p.start = aligned_start(p, y, p.yw | p.yh | p.yn)

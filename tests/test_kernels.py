@@ -218,6 +218,7 @@ def test_pixels_apart(kernels, options):
     shapes = [(2, 5, 7, 512), (1, 30, 33, 512), (1, 1, 6, 512), (3, 6, 1, 512), (1, 3, 200, 512)]
     for shape, size in itertools.product(shapes, [(3, 3), (5, 2)]):
         check(shape, (*size, 1), padding="same", **options)
+    check((1, 12, 70, 512), (5, 5, 1), padding="same", **options)     # half as many channels at a time
 
 
 @pytest.mark.parametrize("c", [1, 3, 8, 17, 40])
