@@ -1,0 +1,209 @@
+# cython: language_level=3
+"""Ways of the forward through a scratch: what of x a band of rows needs lies there as pixels of some channels, without gaps.
+
+    x (N, C, H, W), y (N, C*M, OH, OW)     planes as channels: a vector's number of planes, turned into pixels and back
+    x (N, H, W, C), y (N, OH, OW, C)       pixels 2 KB or a multiple apart: some channels of each, since whole pixels share few
+                                           sets of the nearest cache
+
+Part of _kernels.pyx.  The tiles are those of channels_last, so the order of sums is theirs.  Which images go these ways is
+measured: turning and copying cost several multiply-adds of every number.
+
+Refused here: argument checks, scratch beyond SCRATCH_BYTES a worker, planes with gaps between rows.
+"""
+
+
+# ---- through the scratch: what of x a band of rows needs, as pixels without gaps ----
+
+cdef struct Band:
+    Py_ssize_t q0, q1         # rows of a phase
+    Py_ssize_t r0, r1         # output rows
+    Py_ssize_t in0, in1       # input rows
+
+
+cdef inline Band band_of(const Plan* p, Py_ssize_t band) noexcept nogil:
+    """Of p.bands, each of whole turns of the row phases."""
+    cdef Band b
+    cdef Py_ssize_t turns = dw_ceil_div(p.rows.out, p.rows.phases)
+    b.q0, b.q1 = turns * band // p.bands, turns * (band + 1) // p.bands
+    b.r0, b.r1 = b.q0 * p.rows.phases, dw_min(b.q1 * p.rows.phases, p.rows.out)
+    b.in0 = dw_max(b.r0 * p.rows.stride - p.rows.pad, 0)
+    b.in1 = dw_min((b.r1 - 1) * p.rows.stride - p.rows.pad + (p.rows.taps - 1) * p.rows.dilation + 1, p.rows.size)
+    return b
+
+
+cdef void scratch_blocks(Plan* p, const Band* band, const real* scratch, Py_ssize_t channels, const real* w, const real* bias,
+                         real* y, Py_ssize_t row, Py_ssize_t col) noexcept nogil:
+    """The band of an image of `channels` channels in the scratch; y: of output row 0, `row` and `col` from one to the next."""
+    cdef dw_geometry* g = &p.geometry
+    cdef Py_ssize_t fh, fw
+    cdef Phase rows, cols
+    g.xw, g.xh = p.cols.dilation * channels, p.rows.dilation * p.cols.size * channels
+    g.yw, g.yh = p.cols.phases * col, p.rows.phases * row
+    for fh in range(p.rows.phases):
+        rows = make_phase(&p.rows, fh)
+        for fw in range(p.cols.phases):
+            cols = make_phase(&p.cols, fw)
+            g.x0 = ((rows.first - band.in0) * p.cols.size + cols.first) * channels
+            g.row_lo, g.row_hi, g.col_lo, g.col_hi, g.cols = rows.lo, rows.hi, cols.lo, cols.hi, cols.out
+            channel_blocks(g, scratch, w, bias, y + fh * row + fw * col, band.q0, dw_min(band.q1, rows.out), 0,
+                           dw_ceil_div(channels, lanes_of(sizeof(real))), channels)
+
+
+# ---- channels_last, pixels 2 KB or a multiple apart: they share few sets of the nearest cache ----
+
+cdef inline Py_ssize_t staged_rows(Plan* p, Py_ssize_t size) noexcept nogil:
+    """Output rows whose input rows fit the scratch, p.staged bytes of each pixel, which is set; 0 where that does not help."""
+    cdef Py_ssize_t span = (p.rows.taps - 1) * p.rows.dilation + 1, shared = span - p.rows.stride, most = 1, rest, rows
+    cdef bint small = p.rows.taps * p.cols.taps <= 9 and p.rows.dilation == 1
+    if (p.xw * size % 2048 or p.xw == 0 or p.channels * size < DW_VECTOR_BYTES or p.rows.taps * p.cols.taps == 1
+            or p.repeat > 1 or p.geometry.stream or not DW_VECTOR_BYTES):
+        return 0
+    # rows of a band to those that it shares with others, which are copied twice: the less a copy serves, the more of them
+    if p.rows.stride > 1:
+        most = 16 if small else 2
+    elif small:
+        most = 3
+    p.staged = STAGED_BYTES
+    while True:
+        rest = SCRATCH_BYTES // p.staged // p.cols.size
+        if p.rows.size <= rest:
+            return p.rows.out
+        rows = (rest - span) // p.rows.stride + 1 if rest >= span else 0
+        if rows * p.rows.stride >= most * shared + (most == 1):
+            return rows // p.rows.phases * p.rows.phases
+        if p.staged < STAGED_BYTES or most > 1:
+            return 0
+        p.staged //= 2
+
+
+cdef void staged_task(const Plan* shared, Py_ssize_t task, const real* x, const real* w, const real* bias, real* y,
+                      real* scratch) noexcept nogil:
+    """One image, one band of rows; p.staged bytes of channels at a time."""
+    cdef Plan p = shared[0]
+    cdef Band band = band_of(&p, task % p.bands)
+    cdef Py_ssize_t lanes = lanes_of(sizeof(real)), step = p.staged // <Py_ssize_t> sizeof(real), at = p.start, c, channels, r
+    x += task // p.bands * p.xn
+    y += task // p.bands * p.yn
+    while at < p.channels:
+        c = dw_max(dw_min(at, p.channels - lanes), 0)
+        at += step
+        channels = dw_max(dw_min(at, p.channels) - c, lanes)      # the first chunk may be cut by the alignment
+        for r in range(band.in0, band.in1):
+            if real is float:
+                copy_pixels_f32(x + r * p.xh + c, p.cols.size, p.xw, channels, scratch + (r - band.in0) * p.cols.size * channels)
+            else:
+                copy_pixels_f64(x + r * p.xh + c, p.cols.size, p.xw, channels, scratch + (r - band.in0) * p.cols.size * channels)
+        scratch_blocks(&p, &band, scratch, channels, w + c, bias + c if bias else bias, y + c, p.yh, p.yw)
+
+
+cdef void run_staged(Plan* p, const real* x, const real* w, const real* bias, real* y, real* scratch, Py_ssize_t rows,
+                     int workers) noexcept nogil:
+    """rows: of a band at most, whole turns of the row phases; p.staged: bytes of each pixel at a time."""
+    cdef Py_ssize_t task, tasks, turns = dw_ceil_div(p.rows.out, p.rows.phases)
+    fill_geometry(p)
+    p.start = aligned_start(p, y, p.yw | p.yh | p.yn)
+    p.geometry.sw = p.cols.step
+    p.bands = dw_ceil_div(p.rows.out, rows)
+    p.bands = for_rounds(p, even_shares(p.bands, dw_max(p.bands, turns // 2), p.images, workers), turns, p.images, workers)
+    tasks = p.images * p.bands
+    while next_round(&p.watch, tasks, workers):
+        if workers <= 1:
+            for task in range(p.watch.begin, p.watch.end):
+                staged_task(p, task, x, w, bias, y, scratch)
+        else:
+            for task in prange(p.watch.begin, p.watch.end, schedule="static", num_threads=workers):
+                staged_task(p, task, x, w, bias, y, scratch + threadid() * (SCRATCH_BYTES // <Py_ssize_t> sizeof(real)))
+
+
+# ---- channels_first, a vector's number of planes at a time as channels ----
+
+cdef inline bint row_tiles_win(const Plan* p, Py_ssize_t lanes) noexcept nogil:
+    """Whether vectors along the rows beat planes as channels: they do where the last vector of a row is not too empty.
+
+    Measured for each kernel and stride on rows of 8 to 150: up to which share of its vectors a row loses."""
+    cdef Py_ssize_t k = p.rows.taps, s = p.cols.stride, size = dw_ceil_div(p.cols.out, lanes) * lanes, most = 16
+    if DW_VECTOR_BYTES == 64 and s == 1 and p.rows.stride == 1 and (p.cols.taps == 1 or k * p.cols.taps <= 4):
+        return p.cols.out >= 2 * lanes and p.cols.out == size or p.cols.taps == 1 and p.cols.out > 4 * lanes
+    if k != p.cols.taps or s != p.rows.stride or s > 2:
+        return False
+    if DW_VECTOR_BYTES < 64:  # fewer registers; and masks cost more, without AVX2 a branch for each lane
+        return DW_VECTOR_BYTES == 32 and s == 1 and (
+            k == 3 and p.cols.out >= 4 * lanes and 8 * p.cols.out > 7 * size or (k == 5 or k == 7) and p.cols.size >= LONG_ROW)
+    if s == 2 and (p.rows.step != 2 or p.cols.dilation > 1):
+        return False
+    if k == 3:
+        most = 9 if s == 1 else 12
+    elif k == 5 and p.cols.out > lanes:
+        most = 13 if s == 1 else 14
+    elif k == 7 and (s == 1 and p.cols.size >= LONG_ROW or s == 2 and p.cols.out > lanes):
+        most = 12
+    return most < 16 and (p.cols.out > 3 * lanes or 16 * p.cols.out > most * size)
+
+
+cdef inline Py_ssize_t plane_rows(Plan* p, Py_ssize_t size) noexcept nogil:
+    """Output rows of a band, whose input rows fit the scratch as blocks of channels; 0 where that is not worth it.
+
+    Sets how many turns of them are turned back at a time: all, or what fits beside a plane that fits whole."""
+    cdef Py_ssize_t pixels = SCRATCH_BYTES // dw_max(DW_VECTOR_BYTES, 1) if DW_VECTOR_BYTES else 0, f = p.rows.phases, rows
+    cdef Py_ssize_t least = dw_ceil_div(dw_min(TURNED_ROWS, p.rows.out), f) * f
+    cdef Py_ssize_t span = (p.rows.taps - 1) * p.rows.dilation + 1, shared = span - p.rows.stride
+    if p.channels * size < DW_VECTOR_BYTES or not p.dense:
+        return 0
+    if p.rows.size * p.cols.size + least * p.cols.out <= pixels:
+        p.turns = (pixels - p.rows.size * p.cols.size) // p.cols.out
+        p.turns = (p.turns if p.turns >= p.rows.out else p.turns // least * least + f - 1) // f
+        return p.rows.out
+    rows = (pixels - shared * p.cols.size) // (p.rows.stride * p.cols.size + p.cols.out)
+    if 2 * rows * p.rows.stride < shared and rows * p.rows.taps * p.cols.taps < 16 * shared:
+        return 0              # turning what bands share would be most of the work
+    p.turns = rows // f
+    return p.turns * f
+
+
+cdef void plane_task(const Plan* shared, Py_ssize_t task, const real* x, const real* w, const real* bias, real* y,
+                     real* scratch) noexcept nogil:
+    """One image, one block of planes, one band of rows."""
+    cdef Plan p = shared[0]
+    cdef Py_ssize_t lanes = lanes_of(sizeof(real)), blocks = dw_ceil_div(p.channels, lanes), row = p.cols.out * lanes
+    cdef Py_ssize_t first = task // p.bands % blocks * lanes, n = task // (p.bands * blocks), size = p.cols.size
+    cdef Py_ssize_t base = dw_min(first, p.channels - lanes)      # the last block recomputes some planes, but does not store them
+    cdef Band band = band_of(&p, task % p.bands), part
+    cdef const real* planes[16]
+    cdef int lane
+    cdef real* out = scratch + dw_max(band.in1 - band.in0, 0) * size * lanes
+    for lane in range(lanes):
+        planes[lane] = x + n * p.xn + (base + lane) // p.repeat * p.xc
+    if real is float:
+        gather_planes_f32(planes, band.in0 * size, (band.in1 - band.in0) * size, scratch)
+    else:
+        gather_planes_f64(planes, band.in0 * size, (band.in1 - band.in0) * size, scratch)
+    y += n * p.yn + base * p.yc
+    while band.r0 < band.r1:
+        part = band
+        part.q1 = dw_min(band.q0 + p.turns, band.q1)
+        part.r1 = dw_min(part.q1 * p.rows.phases, band.r1)
+        scratch_blocks(&p, &part, scratch, lanes, w + base, bias + base if bias else bias, out - part.r0 * row, row, lanes)
+        if real is float:
+            scatter_planes_f32(out, (part.r1 - part.r0) * p.cols.out, y + part.r0 * p.cols.out, p.yc, first - base)
+        else:
+            scatter_planes_f64(out, (part.r1 - part.r0) * p.cols.out, y + part.r0 * p.cols.out, p.yc, first - base)
+        band.q0, band.r0 = part.q1, part.r1
+
+
+cdef void run_planes(Plan* p, const real* x, const real* w, const real* bias, real* y, real* scratch, Py_ssize_t rows,
+                     int workers) noexcept nogil:
+    """rows: of a band at most, whole turns of the row phases."""
+    cdef Py_ssize_t task, lanes = lanes_of(sizeof(real)), tasks = p.images * dw_ceil_div(p.channels, lanes)
+    fill_geometry(p)
+    p.geometry.sw = p.cols.step
+    p.bands = dw_ceil_div(p.rows.out, rows)
+    p.bands = even_shares(p.bands, dw_max(p.bands, dw_ceil_div(p.rows.out, p.rows.phases * TURNED_ROWS)), tasks, workers)
+    tasks *= p.bands
+    while next_round(&p.watch, tasks, workers):
+        if workers <= 1:
+            for task in range(p.watch.begin, p.watch.end):
+                plane_task(p, task, x, w, bias, y, scratch)
+        else:
+            # static: a worker finds the planes of the last call in its own cache (56x56x144 k5 s2, 2 workers: 75 us, dynamic 100)
+            for task in prange(p.watch.begin, p.watch.end, schedule="static", num_threads=workers):
+                plane_task(p, task, x, w, bias, y, scratch + threadid() * (SCRATCH_BYTES // <Py_ssize_t> sizeof(real)))
