@@ -7,9 +7,10 @@
  *
  *   slide    down the rows with K/S rows of outputs in registers: each input row is loaded once.  Loads per
  *            multiply-add: (K unaligned loads of T vectors + K*K weights, of which each serves T) / (K*K*T).
- *   strip    DW_PLANE_ROWS rows of outputs at once, and along the row: for rows so long, or images so large, that going
- *            down a column touches a page per row; and where rows lie a power of two apart, so that sliding would load what looks to the
- *            CPU like an address just stored to (equal last 12 bits).
+ *   strip    DW_PLANE_ROWS rows of outputs at once (the last overlaps its neighbour), and along the row: for rows so long, or images so
+ *            large, that going down a column touches a page per row; and where rows lie a power of two apart, so that sliding would
+ *            load what looks to the CPU like an address just stored to (equal last 12 bits).  Flat rows: four strips down a column,
+ *            for which the weights of its place in the period are laid side by side.
  *
  * Neighbouring taps are loaded, not shuffled: beside multiply-adds both are free (Zen 4), and a load needs no neighbour.  Stride 2
  * is split into even and odd inputs once per row.  Refused here: other kernels and strides (row tiles of _tiles.h), multipliers
@@ -34,41 +35,42 @@ DW_INLINE void DW(plane_lanes)(const dw_geometry *g, DW(dw_plane_lanes) *m, ptrd
     }
 }
 
-/* T vectors of inputs for each tap column of one input row. */
-DW_INLINE void DW(plane_inputs)(const REAL *p, VEC *v, const DW(dw_plane_lanes) *m, ptrdiff_t xw, ptrdiff_t apart, const int K, const int S,
-                                const int T, const int checked) {
+/* T vectors of inputs of one input row for tap column j, p those of that column and then of the next.  Loaded just before they are used,
+ * since gcc spills some of a whole row's; with stride 2 all are made for column 0. */
+DW_INLINE const VEC *DW(plane_inputs)(const REAL **p, VEC *v, const DW(dw_plane_lanes) *m, ptrdiff_t xw, ptrdiff_t apart, const int j,
+                                      const int K, const int S, const int T, const int checked) {
     if (S == 1) {
-        DW_UNROLL for (int j = 0; j < K; j++) {
-            DW_UNROLL for (int k = 0; k < T; k++)
-                v[j * T + k] = checked ? DW(load_lanes)(p + k * apart, m->out[j * T + k]) : DW(load)(p + k * apart);
-            p += xw;
-            DW_HIDE(p);
-        }
+        DW_UNROLL for (int k = 0; k < T; k++) v[k] = checked ? DW(load_lanes)(*p + k * apart, m->out[j * T + k]) : DW(load)(*p + k * apart);
+        *p += xw;
+        DW_HIDE(*p);
+        return v;
     }
 #if DW_SHIFTS /* others: row_even of _tiles.h */
-    if (S == 2) {
+    if (j == 0) {
         VEC even[DW_PLANE_VECTORS + 1], odd[DW_PLANE_VECTORS + 1];
         DW_UNROLL for (int k = 0; k <= T; k++) { /* the last: a vector's first half is enough */
-            const REAL *at = p + 2 * k * LANES;
+            const REAL *at = *p + 2 * k * LANES;
             const VEC a = checked ? DW(load_lanes)(at, m->in[2 * k]) : DW(load)(at);
             const VEC b = k == T ? a : checked ? DW(load_lanes)(at + LANES, m->in[2 * k + 1]) : DW(load)(at + LANES);
             even[k] = DW(even)(a, b);
             odd[k] = DW(odd)(a, b);
         }
-        DW_UNROLL for (int j = 0; j < K; j++)
+        DW_UNROLL for (int i = 0; i < K; i++)
             DW_UNROLL for (int k = 0; k < T; k++)
-                v[j * T + k] = j % 2 ? DW(shift)(odd[k], odd[k + 1], j / 2) : DW(shift)(even[k], even[k + 1], j / 2);
+                v[i * T + k] = i % 2 ? DW(shift)(odd[k], odd[k + 1], i / 2) : DW(shift)(even[k], even[k + 1], i / 2);
     }
 #endif
+    return v + j * T;
 }
 
-/* Tap row i: the T vectors v[j] times the weights of tap (i, j), for each j, into acc. */
-DW_INLINE void DW(plane_taps)(VEC *acc, const VEC *v, const REAL *w, ptrdiff_t pitch, const DW(dw_plane_lanes) *m, const int i, const int j,
-                              const int K, const int T, const int pattern, const int checked) {
-    const VEC wv = pattern ? DW(load)(w + (i * K + j) * pitch) : DW(splat)(w[i * K + j]);
+/* The T vectors v times the weights of tap (i, j), into acc. */
+DW_INLINE void DW(plane_taps)(VEC *acc, const VEC *v, const REAL *w, const VEC *vectors, const DW(dw_plane_lanes) *m, const int i, const int j,
+                              const int K, const int T, const int checked) {
+    VEC wv = vectors ? vectors[i * K + j] : DW(splat)(w[i * K + j]);
+    if (vectors && K > 3) DW_HOLD(wv);
     DW_UNROLL for (int k = 0; k < T; k++)
-        if (checked) acc[k] = DW(add_product)(acc[k], v[j * T + k], wv, m->out[j * T + k]);
-        else acc[k] = acc[k] + v[j * T + k] * wv;
+        if (checked) acc[k] = DW(add_product)(acc[k], v[k], wv, m->out[j * T + k]);
+        else acc[k] = acc[k] + v[k] * wv;
 }
 
 DW_INLINE void DW(plane_store)(const dw_geometry *g, REAL *y, const VEC *acc, ptrdiff_t left, ptrdiff_t apart, const int T, const int checked) {
@@ -100,11 +102,13 @@ DW_INLINE void DW(plane_slide)(DW_PLANE_ARGUMENTS, const int T, const int checke
                 const ptrdiff_t t = r * S + s;                                                              \
                 if (t0 <= t && t < t1) {                                                                    \
                     VEC v[7 * DW_PLANE_VECTORS];                                                            \
-                    DW(plane_inputs)(x, v, m, xw, apart, K, S, T, checked);                                 \
-                    DW_UNROLL for (int j = 0; j < K; j++)                                                   \
+                    const REAL *p = x;                                                                      \
+                    DW_UNROLL for (int j = 0; j < K; j++) {                                                 \
+                        const VEC *in = DW(plane_inputs)(&p, v, m, xw, apart, j, K, S, T, checked);         \
                         DW_UNROLL for (int a = 0; a < A; a++)                                               \
                             if (s + a * S < K)                                                              \
-                                DW(plane_taps)(acc + (phase - a + A) % A * T, v, w, 0, m, s + a * S, j, K, T, 0, checked); \
+                                DW(plane_taps)(acc + (phase - a + A) % A * T, in, w, NULL, m, s + a * S, j, K, T, checked); \
+                    }                                                                                       \
                 }                                                                                           \
                 x += xh;                                                                                    \
             }                                                                                               \
@@ -118,22 +122,24 @@ DW_INLINE void DW(plane_slide)(DW_PLANE_ARGUMENTS, const int T, const int checke
     }
 }
 
-/* R rows from r0 on; pattern: weights are vectors, `pitch` apart. */
-DW_INLINE void DW(plane_strip)(DW_PLANE_ARGUMENTS, ptrdiff_t pitch, const int R, const int T, const int pattern, const int checked) {
+/* R rows from r0 on; wv: weights that are vectors, or NULL. */
+DW_INLINE void DW(plane_strip)(DW_PLANE_ARGUMENTS, const VEC *wv, const int R, const int T, const int checked) {
     (void)r1;
     VEC acc[DW_PLANE_ROWS * DW_PLANE_VECTORS];
-    const ptrdiff_t t0 = g->row_lo - r0 * S, t1 = g->row_hi - r0 * S, xh = g->xh;
+    const ptrdiff_t t0 = g->row_lo - r0 * S, t1 = g->row_hi - r0 * S, xh = g->xh, xw = g->xw;
     x += r0 * S * xh;
     y += r0 * g->yh;
     DW_UNROLL for (int k = 0; k < R * T; k++) acc[k] = bias;
     DW_UNROLL for (int t = 0; t < (R - 1) * S + K; t++) {
         if (t0 <= t && t < t1) {
             VEC v[7 * DW_PLANE_VECTORS];
-            if (pattern) DW_HIDE(x);
-            DW(plane_inputs)(x, v, m, g->xw, apart, K, S, T, checked);
-            DW_UNROLL for (int j = 0; j < K; j++)
+            const REAL *p = x;
+            if (wv) DW_HIDE(p);
+            DW_UNROLL for (int j = 0; j < K; j++) {
+                const VEC *in = DW(plane_inputs)(&p, v, m, xw, apart, j, K, S, T, checked);
                 DW_UNROLL for (int r = 0; r < R; r++)
-                    if (0 <= t - r * S && t - r * S < K) DW(plane_taps)(acc + r * T, v, w, pitch, m, t - r * S, j, K, T, pattern, checked);
+                    if (0 <= t - r * S && t - r * S < K) DW(plane_taps)(acc + r * T, in, w, wv, m, t - r * S, j, K, T, checked);
+            }
         }
         x += xh;
     }
@@ -147,14 +153,18 @@ DW_INLINE void DW(plane_column)(
     const ptrdiff_t first = c * S - g->pad, end = c + (T - 1) * apart + LANES, left = g->cols - c;
     const ptrdiff_t last = S == 1 ? (K - 1) * g->xw + end - 1 - g->pad : first + (S * T + 1) * LANES - 1;
     const int inside = !edge && first >= 0 && last < g->width && end <= g->cols;
+    DW_ALIGNED VEC weights[49]; /* in one place, since `pitch` apart they have more addresses than there are registers */
+    const VEC *wv = weights;
+    if (pattern) DW_UNROLL for (int k = 0; k < K * K; k++) weights[k] = DW(load)(w + k * pitch);
+    if (pattern && K > 3) DW_HIDE(wv); /* 9 weights fit the registers, of 25 gcc would spill most */
     x += g->x0 + c * S;
     y += c;
 #define RUN(m, checked)                                                                                                    \
     do {                                                                                                                   \
         if (!strip) DW(plane_slide)(g, x, w, bias, y, r0, r1, left, apart, m, K, S, T, checked);                           \
-        else if (r1 - r0 == DW_PLANE_ROWS)                                                                                 \
-            DW(plane_strip)(g, x, w, bias, y, r0, r1, left, apart, m, K, S, pitch, DW_PLANE_ROWS, T, pattern, checked);    \
-        else for (; r0 < r1; r0++) DW(plane_strip)(g, x, w, bias, y, r0, r1, left, apart, m, K, S, pitch, 1, T, pattern, checked); \
+        else for (ptrdiff_t r = r0; r < r1; r += DW_PLANE_ROWS)                                                            \
+            DW(plane_strip)(g, x, w, bias, y, dw_min(r, r1 - DW_PLANE_ROWS), r1, left, apart, m, K, S, pattern ? wv : NULL, DW_PLANE_ROWS, \
+                            T, checked);                                                                                   \
     } while (0)
     if (inside) RUN(NULL, 0);
     else {
@@ -165,14 +175,14 @@ DW_INLINE void DW(plane_column)(
 #undef RUN
 }
 
-/* ... of all columns. */
+/* ... of all columns; for strips at least DW_PLANE_ROWS rows, since the last one overlaps its neighbour. */
 DW_INLINE void DW(plane_rows)(
         const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t b0, ptrdiff_t b1, const int K, const int S,
         const int T, const int strip, const int pattern) {
     const ptrdiff_t period = pattern ? g->period : 1, pitch = pattern ? g->ww : 0;
     ptrdiff_t apart = LANES; /* the least multiple of the period */
     while (pattern && apart % period) apart += LANES;
-    const ptrdiff_t step = strip ? DW_PLANE_ROWS : b1 - b0;
+    const ptrdiff_t step = strip ? (pattern ? 4 : 1) * DW_PLANE_ROWS : b1 - b0;
     for (ptrdiff_t r0 = b0, r1; r0 < b1; r0 = r1) {
         r1 = dw_min(r0 + step, b1);
         for (ptrdiff_t base = 0; base < g->cols; base += apart) {
@@ -194,7 +204,7 @@ DW_INLINE void DW(plane_rows)(
                                     ptrdiff_t r1) {                                                                         \
         REAL own[K * K];                                                                                                    \
         DW_UNROLL for (int k = 0; k < K * K; k++) own[k] = w[k / K * g->wh + k % K * g->ww];                                \
-        if (!SLIDE || g->strips) DW(plane_rows)(g, x, own, bias, y, r0, r1, K, S, T, 1, 0);                                           \
+        if (!SLIDE || (g->strips && r1 - r0 >= DW_PLANE_ROWS)) DW(plane_rows)(g, x, own, bias, y, r0, r1, K, S, T, 1, 0);    \
         else DW(plane_rows)(g, x, own, bias, y, r0, r1, K, S, T, !SLIDE, 0);                                                     \
     }
 DW_PLANE_TILES(TILE)

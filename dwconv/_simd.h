@@ -49,10 +49,21 @@
 #endif
 /* Lets the compiler know nothing of a pointer: it would compute the addresses of an unrolled loop all at once, and spill them. */
 #define DW_HIDE(pointer) __asm__("" : "+r"(pointer))
+/* A vector that stays in its register: the compiler would load it from memory again for every use. */
+#if DW_BYTES == 64
+#define DW_HOLD(vector) __asm__("" : "+v"(vector))
+#elif defined(__x86_64__) || defined(__i386__)
+#define DW_HOLD(vector) __asm__("" : "+x"(vector))
+#else
+#define DW_HOLD(vector) (void)0
+#endif
+#define DW_ALIGNED __attribute__((aligned(64)))
 #else
 #define DW_INLINE static __forceinline
 #define DW_UNROLL
 #define DW_HIDE(pointer) (void)0
+#define DW_HOLD(vector) (void)0
+#define DW_ALIGNED
 #endif
 
 #define DW_EVEN_2 0, 2

@@ -438,18 +438,18 @@ DW_INLINE void DW(row_any)(
     TILE(3, 1, 4, 1, 1, 1) TILE(3, 2, 4, 1, 1, 1)                                                  \
     TILE(3, 1, 2, 4, 1, 2) TILE(3, 2, 2, 4, 1, 2) TILE(5, 1, 2, 4, 0, 2)                           \
     TILE(3, 1, 2, 7, 1, 0) TILE(3, 2, 2, 7, 1, 0) TILE(5, 1, 2, 7, 0, 0) TILE(5, 2, 2, 7, 0, 0) TILE(7, 1, 2, 7, 0, 0)
-#define DW_REPEAT_TILES(TILE) TILE(3, 1, 2, 7) TILE(3, 2, 2, 7) TILE(5, 1, 2, 7)
+#define DW_REPEAT_TILES(TILE) TILE(3, 1, 2, 7) TILE(3, 2, 2, 7)
 #define DW_PLANE_UNIT(TILE) TILE(3, 1, 3, 1) TILE(5, 1, 2, 1) TILE(7, 1, 2, 0)
-#define DW_FLAT_TILES(TILE) TILE(3, 3) TILE(5, 3)
+#define DW_FLAT_TILES(TILE) TILE(3, 3) TILE(5, 3) TILE(7, 3)
 enum { DW_ANY_ROWS = 2, DW_ANY_COLS = 7, DW_ROW_ROWS = 4, DW_ROW_VECTORS = 2, DW_PLANE_ROWS = 4, DW_PLANE_VECTORS = 3 };
 #else
 #define DW_CHANNEL_TILES(TILE)                                                                     \
     TILE(3, 1, 4, 1, 1, 1) TILE(3, 2, 4, 1, 1, 1)                                                  \
     TILE(3, 1, 2, 4, 1, 0) TILE(3, 2, 2, 4, 1, 0) TILE(5, 1, 2, 4, 0, 0) TILE(5, 2, 2, 4, 0, 0) TILE(7, 1, 2, 4, 0, 0)
-#define DW_REPEAT_TILES(TILE) TILE(3, 1, 2, 4) TILE(3, 2, 2, 4) TILE(5, 1, 2, 4)
+#define DW_REPEAT_TILES(TILE) TILE(3, 1, 2, 4) TILE(3, 2, 2, 4)
 #if DW_BYTES == 32
 #define DW_PLANE_UNIT(TILE) TILE(3, 1, 2, 1) TILE(5, 1, 2, 1) TILE(7, 1, 1, 0)
-#define DW_FLAT_TILES(TILE) TILE(3, 2) TILE(5, 2)
+#define DW_FLAT_TILES(TILE) TILE(3, 2) TILE(5, 2) TILE(7, 2)
 #else /* x86 without AVX2: half a megabyte of code for few planes on old CPUs */
 #define DW_PLANE_UNIT(TILE) TILE(3, 1, 2, 1)
 #define DW_FLAT_TILES(TILE) TILE(3, 2)
@@ -593,14 +593,15 @@ DW_ROW_ANY(compact, DW_ROW_ROWS, DW_ROW_VECTORS, DW_UNIT, DW_COMPACT)
 /* Output rows r0..r1 of one plane (period 1: w are single weights, bias one number), or of an image whose rows are flat runs
  * (w and bias then repeat each row of weights to period + LANES - 1 numbers, unless they are compact). */
 static void DW(row_block)(DW_ROW_ARGUMENTS) {
-#define TILE(K, S, T, SLIDE) if (g->kh == K && g->kw == K && g->sh == S && g->sw == S && (S == 1 || g->xw == 1) && g->period == 1) \
-        { DW(plane_##K##_##S)(g, x, w, bias, y, r0, r1); return; }
+    const int strip = r1 - r0 >= DW_PLANE_ROWS;
+#define TILE(K, S, T, SLIDE) if (g->kh == K && g->kw == K && g->sh == S && g->sw == S && (S == 1 || g->xw == 1) && g->period == 1 \
+                                 && (SLIDE || strip)) { DW(plane_##K##_##S)(g, x, w, bias, y, r0, r1); return; }
     DW_PLANE_TILES(TILE)
 #undef TILE
     const int unit = g->sw == 1 && g->repeat == 1;
     if (g->period == 1) (unit ? DW(row_unit) : g->sw == 2 ? DW(row_even) : DW(row_picked))(g, x, w, bias, y, r0, r1);
     else if (g->compact) DW(row_compact)(g, x, w, bias, y, r0, r1);
-#define TILE(K, T) else if (unit && g->kh == K && g->kw == K && g->sh == 1) DW(flat_##K)(g, x, w, bias, y, r0, r1);
+#define TILE(K, T) else if (unit && strip && g->kh == K && g->kw == K && g->sh == 1) DW(flat_##K)(g, x, w, bias, y, r0, r1);
     DW_FLAT_TILES(TILE)
 #undef TILE
     else (unit ? DW(row_pattern) : DW(row_picked_pattern))(g, x, w, bias, y, r0, r1);
