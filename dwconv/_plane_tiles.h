@@ -73,12 +73,11 @@ DW_INLINE void DW(plane_taps)(VEC *acc, const VEC *v, const REAL *w, const VEC *
         else acc[k] = acc[k] + v[k] * wv;
 }
 
-DW_INLINE void DW(plane_store)(const dw_geometry *g, REAL *y, const VEC *acc, ptrdiff_t left, ptrdiff_t apart, const int T, const int checked) {
+DW_INLINE void DW(plane_store)(const dw_geometry *g, REAL *y, VEC *acc, ptrdiff_t left, ptrdiff_t apart, const int T, const int checked) {
+    DW(clamp_all)(g, acc, T);
     DW_UNROLL for (int k = 0; k < T; k++) {
-        VEC v = acc[k];
-        if (g->clamp) v = DW(clamp)(v, DW(splat)((REAL)g->lo), DW(splat)((REAL)g->hi));
-        if (checked && left < k * apart + LANES) DW(store_first)(y + k * apart, v, left - k * apart);
-        else DW(store)(y + k * apart, v);
+        if (checked && left < k * apart + LANES) DW(store_first)(y + k * apart, acc[k], left - k * apart);
+        else DW(store)(y + k * apart, acc[k]);
     }
 }
 

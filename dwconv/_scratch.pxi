@@ -31,6 +31,21 @@ cdef inline Band band_of(const Plan* p, Py_ssize_t band) noexcept nogil:
     return b
 
 
+cdef inline const real* near_weights(Plan* p, const real* w, Py_ssize_t channels, real* scratch) noexcept nogil:
+    """The weights of some channels, at the end of the scratch if they fit: tiles load them often, and taps a power of two apart
+    share sets of the cache with the pixels of the result."""
+    cdef Py_ssize_t taps = p.rows.taps * p.cols.taps, size = sizeof(real)
+    if taps * channels * size > WEIGHT_BYTES:
+        return w
+    scratch += SCRATCH_BYTES // size - taps * channels
+    if real is float:
+        copy_pixels_f32(w, taps, p.ww, channels, scratch)
+    else:
+        copy_pixels_f64(w, taps, p.ww, channels, scratch)
+    p.geometry.wh, p.geometry.ww = p.cols.taps * channels, channels
+    return scratch
+
+
 cdef void scratch_blocks(Plan* p, const Band* band, const real* scratch, Py_ssize_t channels, const real* w, const real* bias,
                          real* y, Py_ssize_t row, Py_ssize_t col) noexcept nogil:
     """The band of an image of `channels` channels in the scratch; y: of output row 0, `row` and `col` from one to the next."""
@@ -64,8 +79,10 @@ cdef inline Py_ssize_t staged_rows(Plan* p, Py_ssize_t size) noexcept nogil:
     elif small:
         most = 3
     p.staged = STAGED_BYTES
+    if p.rows.size * p.cols.size * 2 * STAGED_BYTES <= STAGED_MAP:
+        p.staged *= 2
     while True:
-        rest = SCRATCH_BYTES // p.staged // p.cols.size
+        rest = (SCRATCH_BYTES - WEIGHT_BYTES) // p.staged // p.cols.size
         if p.rows.size <= rest:
             return p.rows.out
         rows = (rest - span) // p.rows.stride + 1 if rest >= span else 0
@@ -93,7 +110,8 @@ cdef void staged_task(const Plan* shared, Py_ssize_t task, const real* x, const 
                 copy_pixels_f32(x + r * p.xh + c, p.cols.size, p.xw, channels, scratch + (r - band.in0) * p.cols.size * channels)
             else:
                 copy_pixels_f64(x + r * p.xh + c, p.cols.size, p.xw, channels, scratch + (r - band.in0) * p.cols.size * channels)
-        scratch_blocks(&p, &band, scratch, channels, w + c, bias + c if bias else bias, y + c, p.yh, p.yw)
+        scratch_blocks(&p, &band, scratch, channels, near_weights(&p, w + c, channels, scratch), bias + c if bias else bias, y + c,
+                       p.yh, p.yw)
 
 
 cdef void run_staged(Plan* p, const real* x, const real* w, const real* bias, real* y, real* scratch, Py_ssize_t rows,

@@ -100,16 +100,29 @@ typedef struct {
     ptrdiff_t count;
 } DW(dw_block);
 
+DW_INLINE void DW(clamp_all)(const dw_geometry *g, VEC *acc, const int count) {
+    if (g->clamp) DW_UNROLL for (int k = 0; k < count; k++) acc[k] = DW(clamp)(acc[k], DW(splat)((REAL)g->lo), DW(splat)((REAL)g->hi));
+}
+
 /* ---- channel tiles ---- */
 
 DW_INLINE VEC DW(load_channels)(const REAL *x, const int mode, const DW(dw_block) *b) {
     return mode == DW_PLAIN ? DW(load)(x) : DW(load_indexed)(x, b->in, b->index);
 }
 
-DW_INLINE void DW(store_channels)(const dw_geometry *g, REAL *y, VEC v, const int mode, const DW(dw_block) *b) {
-    if (g->clamp) v = DW(clamp)(v, DW(splat)((REAL)g->lo), DW(splat)((REAL)g->hi));
-    if (mode == DW_PARTIAL) DW(store_first)(y, v, b->count);
-    else DW(store)(y, v);
+/* R x T accumulators to y; of the columns only the first `cols`, if checked. */
+DW_INLINE void DW(store_channels)(const dw_geometry *g, REAL *y, VEC *acc, const ptrdiff_t cols, const DW(dw_block) *b, const int R, const int T,
+                                  const int mode, const int checked) {
+    const ptrdiff_t yh = g->yh, yw = g->yw;
+    DW(clamp_all)(g, acc, R * T);
+    DW_UNROLL for (int r = 0; r < R; r++, y += yh) {
+        REAL *p = y;
+        DW_UNROLL for (int c = 0; c < T; c++, p += yw) {
+            if (checked && c >= cols) break;
+            if (mode == DW_PARTIAL) DW(store_first)(p, acc[r * T + c], b->count);
+            else DW(store)(p, acc[r * T + c]);
+        }
+    }
 }
 
 /* One tile of a kernel whose size is a literal, weights in w[K*K].  x0: offset of tap (0, 0).  Tap rows t0 <= t < t1
@@ -137,11 +150,7 @@ DW_INLINE void DW(channel_tile)(
             }
         }
     }
-    DW_UNROLL for (int r = 0; r < R; r++) {
-        DW_UNROLL for (int c = 0; c < T; c++) {
-            if (!checked || c < cols) DW(store_channels)(g, y + r * g->yh + c * g->yw, acc[r * T + c], mode, b);
-        }
-    }
+    DW(store_channels)(g, y, acc, cols, b, R, T, mode, checked);
 }
 
 /* Block k of `channels` from channel `first` on: blocks are whole, so the first and last may overlap their neighbours. */
@@ -229,11 +238,7 @@ DW_INLINE void DW(channel_tile_any)(
 #undef RUN
         }
     }
-    DW_UNROLL for (int r = 0; r < R; r++) {
-        DW_UNROLL for (int c = 0; c < T; c++) {
-            if (c < cols) DW(store_channels)(g, y + r * g->yh + c * g->yw, acc[r * T + c], mode, b);
-        }
-    }
+    DW(store_channels)(g, y, acc, cols, b, R, T, mode, 1);
 }
 
 /* A strip of R rows, all `blocks` from channel `first` on for each tile of columns. */
@@ -365,10 +370,10 @@ DW_INLINE void DW(row_tile)(
                 DW(row_tap)(g, q, x, w, acc, j, c, phase, table, first, end, R, T, mode, weights, checked, 0);
     }
     y += row * g->yh;
+    DW(clamp_all)(g, acc, R * T);
     DW_UNROLL for (int r = 0; r < R; r++, y += g->yh) {
         DW_UNROLL for (int k = 0; k < T; k++) {
-            VEC v = acc[r * T + k];
-            if (g->clamp) v = DW(clamp)(v, DW(splat)((REAL)g->lo), DW(splat)((REAL)g->hi));
+            const VEC v = acc[r * T + k];
             if (checked && c + (k + 1) * LANES > g->cols) DW(store_first)(y + k * LANES, v, g->cols - c - k * LANES);
             else DW(store)(y + k * LANES, v);
         }
