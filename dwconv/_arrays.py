@@ -10,7 +10,7 @@ import numpy as np
 
 from ._messages import short
 
-_COMPUTED = {np.dtype(np.float32), np.dtype(np.float64)}
+COMPUTED = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
 def as_array(name, value):
@@ -46,7 +46,7 @@ def as_array(name, value):
 def common_dtypes(arrays, names=("x", "kernel", "bias")):
     """The result's dtype and the computing one; TypeError if it is not one of the four floating-point types."""
     dtype = arrays[0].dtype
-    if dtype in _COMPUTED and dtype is arrays[len(arrays) // 2].dtype is arrays[-1].dtype:  # of one to three
+    if dtype in COMPUTED and dtype is arrays[len(arrays) // 2].dtype is arrays[-1].dtype:  # of one to three
         return dtype, dtype  # nothing to promote: most calls
     try:
         dtype = np.result_type(*arrays)
@@ -54,7 +54,7 @@ def common_dtypes(arrays, names=("x", "kernel", "bias")):
         dtype = None
     if dtype is not None:
         dtype = dtype if dtype.isnative else dtype.newbyteorder("=")
-        if dtype in _COMPUTED:
+        if dtype in COMPUTED:
             return dtype, dtype
         if dtype.name in ("float16", "bfloat16"):  # the latter is not NumPy's own
             return dtype, np.dtype(np.float32)
@@ -73,6 +73,8 @@ def axis_numbers(value):
 def is_readable(a, dtype):
     """Whether a kernel can read `a` as it lies: of that dtype, rows without gaps between elements, aligned."""
     flags = a.flags
+    if flags.carray and a.dtype is dtype:
+        return True           # most arrays; each attribute of an array is a hundredth of a small call's time
     if a.dtype != dtype or not flags.aligned:
         return False
     size = dtype.itemsize
@@ -92,7 +94,7 @@ def readable(a, dtype):
 def packed(a, dtype):
     """`a` of that dtype, C-contiguous and aligned.  A copy only if needed."""
     flags = a.flags
-    if a.dtype == dtype and flags.c_contiguous and flags.aligned:
+    if (flags.carray and a.dtype is dtype) or (a.dtype == dtype and flags.c_contiguous and flags.aligned):
         return a
     return np.array(a, dtype, order="C", copy=True)
 

@@ -110,8 +110,8 @@ cdef void staged_task(const Plan* shared, Py_ssize_t task, const real* x, const 
                 copy_pixels_f32(x + r * p.xh + c, p.cols.size, p.xw, channels, scratch + (r - band.in0) * p.cols.size * channels)
             else:
                 copy_pixels_f64(x + r * p.xh + c, p.cols.size, p.xw, channels, scratch + (r - band.in0) * p.cols.size * channels)
-        scratch_blocks(&p, &band, scratch, channels, near_weights(&p, w + c, channels, scratch), bias + c if bias else bias, y + c,
-                       p.yh, p.yw)
+        scratch_blocks(&p, &band, scratch, channels, near_weights(&p, w + c, channels, scratch), bias + c if bias else bias,
+                       y + c, p.yh, p.yw)
 
 
 cdef void run_staged(Plan* p, const real* x, const real* w, const real* bias, real* y, real* scratch, Py_ssize_t rows,
