@@ -479,7 +479,8 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
     p.geometry.clamp = len(clamp) == 2
     p.geometry.lo, p.geometry.hi = clamp if clamp else (0.0, 0.0)
     p.geometry.pad, p.geometry.period, p.geometry.repeat, p.geometry.cols, p.geometry.compact = 0, 1, 1, p.cols.out, 0
-    flat = (last and p.channels < (lanes if p.cols.stride == 1 else lanes // 2)
+    # how full a vector of one pixel's channels would be; a multiplier costs flat rows a permutation for every load
+    flat = (last and p.channels <= (lanes // 4 if p.repeat > 1 else lanes - 1 if p.cols.stride == 1 else lanes // 2 - 1)
             and (p.cols.stride == 1 or p.cols.stride <= FLAT_STRIDE and DW_VECTOR_BYTES == 64)
             and (numbers * size <= PATTERN_BYTES or p.repeat == 1 and p.cols.stride == 1 and DW_VECTOR_BYTES > 16)
             and (p.xw == x.shape[c] or p.cols.size == 1) and (p.yw == p.channels or p.cols.out == 1))

@@ -35,7 +35,8 @@ cdef inline const real* near_weights(Plan* p, const real* w, Py_ssize_t channels
     """The weights of some channels, at the end of the scratch if they fit: tiles load them often, and taps a power of two apart
     share sets of the cache with the pixels of the result."""
     cdef Py_ssize_t taps = p.rows.taps * p.cols.taps, size = sizeof(real)
-    if taps * channels * size > WEIGHT_BYTES:
+    p.geometry.wh, p.geometry.ww = p.wh, p.ww
+    if taps * channels * size > WEIGHT_BYTES or p.wh != p.cols.taps * p.ww:   # those of chunks of fewer channels may fit
         return w
     scratch += SCRATCH_BYTES // size - taps * channels
     if real is float:

@@ -376,18 +376,25 @@ def test_bits_memory_layout(kernels, path):
             assert same_bits(convolve(view, kernel, bias), convolve(view.copy(), kernel, bias)), f"x broadcast along axis {axis}"
 
 
-@pytest.mark.parametrize("path", [(144, (3, 3, 1), {"padding": "same"}), (160, (4, 2, 1), {"strides": 2}), (70, (3, 3, 2), {})])
+SHIFTED = [(144, (3, 3, 1), {"padding": "same"}), (160, (4, 2, 1), {"strides": 2}), (70, (3, 3, 2), {}),
+           (512, (3, 3, 1), {}), (512, (5, 6, 1), {"strides": 2})]
+
+
+@pytest.mark.parametrize("path", SHIFTED)
 def test_bits_alignment(kernels, threaded, path):
-    """Wherever x starts: of many channels the vectors begin at the first aligned one."""
+    """Wherever x and out start: of many channels the vectors begin at the first aligned one, and of pixels of 2 KB the first chunk is cut,
+    so that its weights may fit beside them where others do not."""
     for dtype, data_format in itertools.product(DTYPES, LAYOUTS):
         x, kernel, bias, options = reals(path, (1, 9, 8), dtype)
         x = layout(x, data_format)
         expected = dwconv.depthwise_conv2d(x, kernel, bias, data_format=data_format, **options)
-        buffer = np.full(x.size + 16, np.nan, dtype)
+        buffer, target = np.full(x.size + 16, np.nan, dtype), np.empty(expected.size + 16, dtype)
         for offset, workers in itertools.product(range(16), (1, 3)):
             shifted = buffer[offset : offset + x.size].reshape(x.shape)
             shifted[...] = x
-            y = dwconv.depthwise_conv2d(shifted, kernel, bias, data_format=data_format, workers=workers, **options)
+            y = target[offset : offset + expected.size].reshape(expected.shape)
+            y[...] = np.nan
+            dwconv.depthwise_conv2d(shifted, kernel, bias, data_format=data_format, workers=workers, out=y, **options)
             assert same_bits(y, expected), f"{offset=} {workers=} {data_format} {dtype.__name__}"
 
 
