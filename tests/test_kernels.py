@@ -382,8 +382,9 @@ SHIFTED = [(144, (3, 3, 1), {"padding": "same"}), (160, (4, 2, 1), {"strides": 2
 
 @pytest.mark.parametrize("path", SHIFTED)
 def test_bits_alignment(kernels, threaded, path):
-    """Wherever x and out start: of many channels the vectors begin at the first aligned one, and of pixels of 2 KB the first chunk is cut,
-    so that its weights may fit beside them where others do not."""
+    """Wherever x and out start: of many channels the vectors begin at the first aligned one.
+
+    Of pixels of 2 KB the first chunk is cut then, so that its weights may fit beside them where those of others do not."""
     for dtype, data_format in itertools.product(DTYPES, LAYOUTS):
         x, kernel, bias, options = reals(path, (1, 9, 8), dtype)
         x = layout(x, data_format)
