@@ -145,8 +145,10 @@ typedef double DW(dw_pairs) __attribute__((vector_size(DW_BYTES), aligned(REAL_S
 typedef REAL VEC;
 typedef REAL_INT IVEC;
 #endif
-#if DW_BYTES == 64
-typedef unsigned MASK; /* bit l: lane l */
+#if DW_BYTES == 64 && REAL_SIZE == 4
+typedef __mmask16 MASK; /* bit l: lane l */
+#elif DW_BYTES == 64
+typedef __mmask8 MASK;
 #else
 typedef IVEC MASK; /* all bits of a lane */
 #endif
@@ -167,7 +169,7 @@ DW_INLINE MASK DW(lanes)(ptrdiff_t lo, ptrdiff_t hi) {
     lo = lo < 0 ? 0 : lo > LANES ? LANES : lo;
     hi = hi < 0 ? 0 : hi > LANES ? LANES : hi;
 #if DW_BYTES == 64
-    return ((1u << hi) - 1) & ~((1u << lo) - 1);
+    return (MASK)(((1u << hi) - 1) & ~((1u << lo) - 1));
 #elif DW_VECTORS
     const IVEC lane = {DW_JOIN(DW_IOTA_, LANES)};
     return (lane >= (IVEC){0} + (REAL_INT)lo) & (lane < (IVEC){0} + (REAL_INT)hi);
