@@ -20,13 +20,16 @@ from libc.string cimport memcpy, memset
 
 
 cdef extern from *:
+    enum: DW_MOST_LINES
     ctypedef struct dw_grad:
         Py_ssize_t kh, kw, sh, sw, xh, xw, gh, gw, row_lo, row_hi, col_lo, col_hi, rows, cols, repeat, period
         Py_ssize_t width, pad, dilation, pixel
     void grad_channels_f32(const dw_grad*, const float*, const float*, float*, Py_ssize_t, Py_ssize_t) nogil
     void grad_channels_f64(const dw_grad*, const double*, const double*, double*, Py_ssize_t, Py_ssize_t) nogil
-    void grad_rows_f32(const dw_grad*, const float*, const float*, float*, Py_ssize_t, Py_ssize_t) nogil
-    void grad_rows_f64(const dw_grad*, const double*, const double*, double*, Py_ssize_t, Py_ssize_t) nogil
+    void grad_rows_f32(const dw_grad*, const float* const*, const float* const*, Py_ssize_t, float*,
+                       Py_ssize_t, Py_ssize_t) nogil
+    void grad_rows_f64(const dw_grad*, const double* const*, const double* const*, Py_ssize_t, double*,
+                       Py_ssize_t, Py_ssize_t) nogil
     void grad_add_lanes_f32(const float*, Py_ssize_t, Py_ssize_t, float*, Py_ssize_t) nogil
     void grad_add_lanes_f64(const double*, Py_ssize_t, Py_ssize_t, double*, Py_ssize_t) nogil
     void grad_store_f32(const float*, Py_ssize_t, Py_ssize_t, float*, Py_ssize_t) nogil
@@ -40,6 +43,8 @@ cdef extern from *:
 
 cdef enum:
     TERMS = 512               # of a running sum
+    COPIED_ROW = 2048         # bytes from which on rows above each other are rivals for the same lines of L1
+    PLANE_BYTES = 24576       # of x and grad of planes taken together: a share of L1
     GROUP_BYTES = 16384       # sums of the channel blocks that take a piece in turn: a share of L1
 
 cdef enum GradFamily:
@@ -61,6 +66,7 @@ cdef struct GradPlan:
     Py_ssize_t fit            # plane family: output rows whose inputs and themselves fit the scratch
     Py_ssize_t head           # channels before the first aligned block
     Py_ssize_t blocks, groups, group                          # of channels; a group's most blocks
+    Py_ssize_t together                                       # row family, packed: of those, how many in one visit of their memory
     Py_ssize_t parts, per_part                                # of the pieces; pieces of a part, 2**k
     Py_ssize_t gathered, scratch                              # numbers of a worker: for planes, in all
     Py_ssize_t look                                           # pieces between two looks at the signals; 0: none
@@ -90,8 +96,10 @@ cdef inline Unit make_unit(const GradPlan* p, Py_ssize_t k) noexcept nogil:
 
 cdef inline void add_channels(const GradPlan* p, dw_grad* g, const Phase* rows, Py_ssize_t r0, Py_ssize_t r1, Py_ssize_t chunk,
                               const real* x, const real* grad, real* acc, Py_ssize_t first, Py_ssize_t channels) noexcept nogil:
-    """x, grad: tap row 0 of output row r0 and its first pixel; output row r0.  Distances between rows are in g."""
-    cdef Py_ssize_t xw = p.xw if p.family == CHANNELS else p.lanes, gw = p.gw if p.family == CHANNELS else p.lanes
+    """x, grad: tap row 0 of output row r0 and its first pixel; output row r0.  Distances between rows are in g.
+
+    Copies are of `channels` numbers a pixel."""
+    cdef Py_ssize_t xw = p.xw if p.family == CHANNELS else channels, gw = p.gw if p.family == CHANNELS else channels
     cdef Py_ssize_t f, c0, c1
     cdef Phase cols
     cdef const real* xp
@@ -123,28 +131,34 @@ cdef inline void collect(const real* const* planes, Py_ssize_t at, Py_ssize_t ro
 
 
 cdef inline void pack(const real* x, Py_ssize_t rows, Py_ssize_t row, Py_ssize_t cols, Py_ssize_t pixel, Py_ssize_t first,
-                      Py_ssize_t channels, Py_ssize_t repeat, Py_ssize_t lanes, real* block) noexcept nogil:
-    """Rows that lie `row` apart, of one block of channels."""
-    cdef Py_ssize_t r
+                      Py_ssize_t channels, Py_ssize_t repeat, Py_ssize_t width, real* block) noexcept nogil:
+    """Rows that lie `row` apart, `width` of their channels from `first` on, of which `repeat` share one of x."""
+    cdef Py_ssize_t r, lanes = lanes_of(sizeof(real))
     for r in range(rows):
-        if real is float:
+        if repeat == 1 and channels >= lanes:
+            if real is float:
+                copy_pixels_f32(x + r * row + first, cols, pixel, width, block + r * cols * width)
+            else:
+                copy_pixels_f64(x + r * row + first, cols, pixel, width, block + r * cols * width)
+        elif real is float:
             pack_pixels_f32(x + r * row, cols, pixel, first, dw_min(lanes, channels - first), repeat, block + r * cols * lanes)
         else:
             pack_pixels_f64(x + r * row, cols, pixel, first, dw_min(lanes, channels - first), repeat, block + r * cols * lanes)
 
 
 cdef inline void add_copied(const GradPlan* p, dw_grad* g, const Unit* u, const real* x, const real* grad, real* acc,
-                            Py_ssize_t first, real* scratch) noexcept nogil:
-    """As add_channels, in bands of p.fit rows that are copied to the scratch as pixels of `lanes` channels."""
+                            Py_ssize_t block, Py_ssize_t blocks, real* scratch) noexcept nogil:
+    """As add_channels, in bands of p.fit rows that are copied to the scratch as pixels of the channels of the blocks."""
     cdef const real* x_planes[16]
     cdef const real* g_planes[16]
     cdef const Phase* rows = &u.rows
-    cdef Py_ssize_t lane, c, end, t0, t1, r = u.r0, lanes = p.lanes, x_row = p.rows.dilation * p.xh, g_row = p.rows.phases * p.gh
+    cdef Py_ssize_t first = first_channel(p, block), width = first_channel(p, block + blocks - 1) + p.lanes - first
+    cdef Py_ssize_t lane, c, k, end, t0, t1, r = u.r0, x_row = p.rows.dilation * p.xh, g_row = p.rows.phases * p.gh
     cdef real* out
     g.repeat = 1
-    g.xh, g.gh = p.cols.size * lanes, p.cols.out * lanes
+    g.xh, g.gh = p.cols.size * width, p.cols.out * width
     if p.family == PLANES:
-        for lane in range(lanes):
+        for lane in range(p.lanes):
             c = dw_min(first + lane, p.channels - 1)     # fewer planes than lanes: the last again
             x_planes[lane], g_planes[lane] = x + c // p.repeat * p.xc, grad + c * p.gc
     while r < u.r1:
@@ -153,13 +167,15 @@ cdef inline void add_copied(const GradPlan* p, dw_grad* g, const Unit* u, const 
         t1 = dw_max(dw_min(rows.hi, (end - 1) * p.rows.step + p.rows.taps), t0)
         out = scratch + (t1 - t0) * g.xh
         if p.family == PLANES:
-            collect(x_planes, (rows.first + t0 * p.rows.dilation) * p.xh, t1 - t0, x_row, p.cols.size, lanes, scratch)
-            collect(g_planes, (u.phase + r * p.rows.phases) * p.gh, end - r, g_row, p.cols.out, lanes, out)
+            collect(x_planes, (rows.first + t0 * p.rows.dilation) * p.xh, t1 - t0, x_row, p.cols.size, p.lanes, scratch)
+            collect(g_planes, (u.phase + r * p.rows.phases) * p.gh, end - r, g_row, p.cols.out, p.lanes, out)
         else:
             pack(x + (rows.first + t0 * p.rows.dilation) * p.xh, t1 - t0, x_row, p.cols.size, p.xw, first, p.channels, p.repeat,
-                 lanes, scratch)
-            pack(grad + (u.phase + r * p.rows.phases) * p.gh, end - r, g_row, p.cols.out, p.gw, first, p.channels, 1, lanes, out)
-        add_channels(p, g, rows, r, end, u.chunk, scratch + (r * p.rows.step - t0) * g.xh, <const real*> out, acc, 0, lanes)
+                 width, scratch)
+            pack(grad + (u.phase + r * p.rows.phases) * p.gh, end - r, g_row, p.cols.out, p.gw, first, p.channels, 1, width, out)
+        for k in range(blocks):
+            add_channels(p, g, rows, r, end, u.chunk, scratch + (r * p.rows.step - t0) * g.xh, <const real*> out,
+                         acc + k * p.taps * p.lanes, first_channel(p, block + k) - first, width)
         r = end
 
 
@@ -177,15 +193,20 @@ cdef inline Py_ssize_t pitch_of(Py_ssize_t numbers) noexcept nogil:
 
 
 cdef inline void add_rows(const GradPlan* p, dw_grad* g, const Unit* u, const real* x, const real* grad, real* acc,
-                          real* scratch) noexcept nogil:
+                          Py_ssize_t block, Py_ssize_t blocks, real* scratch) noexcept nogil:
     """x, grad: tap row 0 of the unit's first output row; that row."""
-    cdef Py_ssize_t unit, tap = u.r0 * p.rows.step, count = u.r1 - u.r0, c0, c1, t0, t1, a, z, x_pitch, g_pitch
+    cdef Py_ssize_t unit, tap = u.r0 * p.rows.step, count = u.r1 - u.r0, c0, c1, t0, t1, a, z, x_pitch, g_pitch, k
+    cdef const real* x_planes[16]
+    cdef const real* g_planes[16]
     cdef real* out
     if p.period == 1:
         g.repeat = 1
     g.rows, g.row_lo, g.row_hi = count, u.rows.lo - tap, u.rows.hi - tap
     g.sw, g.gw, g.cols = p.cols.stride, p.gw, p.cols.out
     g.width, g.pad, g.dilation, g.pixel = p.cols.size, p.cols.pad, p.cols.dilation, p.xw
+    for k in range(blocks):
+        x_planes[k] = x + (block + k if p.repeat == 1 else (block + k) // p.repeat) * p.xc
+        g_planes[k] = grad + (block + k) * p.gc
     if p.gathered:
         unit, c0, c1 = p.period // g.repeat, u.e0 // p.period, u.e1 // p.period
         t0 = dw_max(g.row_lo, 0)
@@ -195,36 +216,41 @@ cdef inline void add_rows(const GradPlan* p, dw_grad* g, const Unit* u, const re
         x_pitch, g_pitch = pitch_of((z - a) * unit), pitch_of(u.e1 - u.e0)
         if (t1 - t0) * x_pitch + count * g_pitch <= p.gathered:
             out = scratch + (t1 - t0) * x_pitch
-            copy_rows(x + t0 * g.xh + a * p.xw, t1 - t0, g.xh, z - a, p.xw, unit, x_pitch, scratch)
-            copy_rows(grad + c0 * p.gw, count, g.gh, c1 - c0, p.gw, p.period, g_pitch, out)
-            x, grad = scratch - t0 * x_pitch - a * unit, out - u.e0
+            copy_rows(x_planes[0] + t0 * g.xh + a * p.xw, t1 - t0, g.xh, z - a, p.xw, unit, x_pitch, scratch)
+            copy_rows(g_planes[0] + c0 * p.gw, count, g.gh, c1 - c0, p.gw, p.period, g_pitch, out)
+            x_planes[0], g_planes[0] = scratch - t0 * x_pitch - a * unit, out - u.e0
             g.xh, g.gh, g.pixel, g.gw = x_pitch, g_pitch, unit, p.period
     if real is float:
-        grad_rows_f32(g, x, grad, acc, u.e0, u.e1)
+        grad_rows_f32(g, x_planes, g_planes, blocks, acc, u.e0, u.e1)
     else:
-        grad_rows_f64(g, x, grad, acc, u.e0, u.e1)
+        grad_rows_f64(g, x_planes, g_planes, blocks, acc, u.e0, u.e1)
 
 
-cdef void add_unit(const GradPlan* p, const Unit* u, Py_ssize_t block, const real* x, const real* grad, real* acc,
-                   real* scratch) noexcept nogil:
-    """Adds the unit's terms to the sums acc (kh, kw, lanes) of the block."""
+cdef void add_unit(const GradPlan* p, const Unit* u, Py_ssize_t first, Py_ssize_t end, const real* x, const real* grad,
+                   real* acc, real* scratch) noexcept nogil:
+    """Adds the unit's terms to the sums acc (end - first, kh, kw, lanes) of blocks first to end."""
     cdef dw_grad g
+    cdef Py_ssize_t block = first, count = p.together
     if u.r0 == u.r1:
         return
-    g.kh, g.kw, g.sh = p.rows.taps, p.cols.taps, p.rows.step
-    g.repeat, g.period = p.repeat, p.period
     x += u.image * p.xn
     grad += u.image * p.gn
-    if p.family == PLANES or p.family == PACKED:
-        add_copied(p, &g, u, x, grad, acc, first_channel(p, block), scratch)
-        return
-    g.xh, g.gh = p.rows.dilation * p.xh, p.rows.phases * p.gh
-    x += (u.rows.first + u.r0 * p.rows.phases * p.rows.stride) * p.xh
-    grad += (u.phase + u.r0 * p.rows.phases) * p.gh
-    if p.family == CHANNELS:
-        add_channels(p, &g, &u.rows, u.r0, u.r1, u.chunk, x, grad, acc, first_channel(p, block), p.channels)
-    else:
-        add_rows(p, &g, u, x + (block if p.repeat == 1 else block // p.repeat) * p.xc, grad + block * p.gc, acc, scratch)
+    if p.family == CHANNELS or p.family == ROWS:
+        x += (u.rows.first + u.r0 * p.rows.phases * p.rows.stride) * p.xh
+        grad += (u.phase + u.r0 * p.rows.phases) * p.gh
+    while block < end:
+        count = dw_min(p.together, end - block)
+        g.kh, g.kw, g.sh = p.rows.taps, p.cols.taps, p.rows.step
+        g.repeat, g.period = p.repeat, p.period
+        g.xh, g.gh = p.rows.dilation * p.xh, p.rows.phases * p.gh
+        if p.family == CHANNELS:
+            add_channels(p, &g, &u.rows, u.r0, u.r1, u.chunk, x, grad, acc, first_channel(p, block), p.channels)
+        elif p.family == ROWS:
+            add_rows(p, &g, u, x, grad, acc, block, count, scratch)
+        else:
+            add_copied(p, &g, u, x, grad, acc, block, count, scratch)
+        block += count
+        acc += count * p.taps * p.lanes
 
 
 cdef inline Py_ssize_t first_channel(const GradPlan* p, Py_ssize_t block) noexcept nogil:
@@ -294,8 +320,7 @@ cdef void grad_task(GradPlan* p, Py_ssize_t task, const real* x, const real* gra
         memset(top, 0, size * sizeof(real))
         for unit in range(piece * p.per_piece, dw_min((piece + 1) * p.per_piece, p.units)):
             u = make_unit(p, unit)
-            for block in range(first, end):
-                add_unit(p, &u, block, x, grad, top + (block - first) * sums, scratch)
+            add_unit(p, &u, first, end, x, grad, top, scratch)
         top += size
         height = piece - piece0 + 1
         while height % 2 == 0:
@@ -332,6 +357,22 @@ cdef void run_grad(GradPlan* p, const real* x, const real* grad, real* w, real* 
 
 # ---- the plan ----
 
+cdef inline bint planes_win(const GradPlan* p) noexcept nogil:
+    """Whether planes turned into channels beat vectors along the rows: they do where the last vector of a row is rather empty.
+
+    Measured on rows of 9 to 129 outputs, kernels 3x3 to 9x9, strides 1 and 2: up to which share of its vectors a row loses."""
+    cdef Py_ssize_t out = p.cols.out, size = dw_ceil_div(out, p.lanes) * p.lanes, most = 22
+    if p.cols.stride > 1 and (p.cols.stride > 2 or p.cols.dilation > 1):
+        return True
+    if DW_VECTOR_BYTES < 64:       # masks cost more, without AVX2 a branch for each lane
+        return DW_VECTOR_BYTES < 32 or p.cols.stride > 1 or out < 8 * p.lanes
+    if p.taps > 49:
+        most = 32
+    elif p.taps > 9 or p.rows.phases > 1:
+        most = 30 if out <= 2 * p.lanes else 27
+    return out <= p.lanes or out <= 4 * p.lanes and 32 * out <= most * size
+
+
 cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) noexcept nogil:
     """By geometry only, since rows and channels add in orders of their own."""
     cdef Py_ssize_t rest = SCRATCH_BYTES // (p.lanes * size) - (p.rows.taps - p.rows.step) * p.cols.size
@@ -346,23 +387,23 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
                 and (p.cols.taps > 1 or p.rows.taps == 1)):
             return PACKED
         return CHANNELS
-    if p.lanes > 1 and p.fit > 0 and 2 * p.channels >= p.lanes and (
-            p.cols.out <= p.lanes or p.rows.phases > 1
-            or p.cols.stride > 1 and (p.cols.stride > 2 or p.cols.out <= 4 * p.lanes or DW_VECTOR_BYTES < 64)):
-        return PLANES
-    return ROWS
+    return PLANES if p.lanes > 1 and p.fit > 0 and 2 * p.channels >= p.lanes and planes_win(p) else ROWS
 
 
 cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
     """Units and pieces by geometry only; groups and parts for the workers."""
     cdef Py_ssize_t rows = dw_ceil_div(p.rows.out, p.rows.phases), most = TERMS, levels = 2, n
+    cdef Py_ssize_t height, numbers
     cdef Py_ssize_t want = dw_max(4 * workers, <Py_ssize_t> min(p.watch.rounds, 32.0))    # a signal waits for the last task
     p.line, p.strip = p.cols.out, p.lanes // p.period * p.period
     if p.family == ROWS:
         p.line = dw_ceil_div(p.cols.out * p.period, p.strip)
-        most = 16                  # strips of 16 rows: the copies fit the scratch (32 of 8 were 15 % slower)
+        most = DW_MOST_LINES
     p.chunks = dw_ceil_div(p.line, most)
-    p.bands = dw_ceil_div(rows, TERMS // dw_ceil_div(p.line, p.chunks) if p.chunks == 1 or p.family != ROWS else 16)
+    height = TERMS // dw_max(dw_ceil_div(p.line, dw_max(p.chunks, 1)), 1)
+    if p.family == ROWS and (p.period > 1 or p.cols.size * size >= COPIED_ROW):
+        height = 32                # copies of them fit the scratch; 16 of 16 strips were 3 % slower
+    p.bands = dw_ceil_div(rows, height)
     p.units = p.images * p.rows.phases * p.bands * p.chunks
     p.per_piece = dw_max(1, TERMS // (dw_ceil_div(rows, p.bands) * dw_ceil_div(p.line, p.chunks)))
     p.pieces = dw_ceil_div(p.units, p.per_piece)
@@ -370,12 +411,17 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
     p.group = 1
     if p.family == ROWS:
         p.blocks = p.channels // p.period
-        p.group = dw_min(p.blocks, 16) if p.units == 1 else 1
+        numbers = p.rows.size * p.cols.size + p.rows.out * p.cols.out
+        p.group = dw_max(1, dw_min(dw_min(p.blocks, 16), PLANE_BYTES // size // dw_max(numbers, 1))) if p.units == 1 else 1
     elif p.family != PLANES:
         p.group = dw_max(1, dw_min(p.blocks, GROUP_BYTES // (p.taps * p.lanes * size)))
     if workers > 1:
         p.group = dw_max(1, dw_min(p.group, p.blocks // want))
     p.groups = dw_ceil_div(p.blocks, p.group)
+    p.together = 1
+    if p.family == PACKED and p.repeat == 1 and p.channels >= p.lanes:
+        p.together = dw_max(1, dw_min(dw_min(p.group, p.fit // dw_max(p.rows.out, 1)), 4))
+        p.fit = dw_max(p.fit // p.together, 1)
     p.per_part = 1
     while p.per_part < p.pieces and (workers <= 1 or p.groups * dw_ceil_div(p.pieces, p.per_part) > want):
         p.per_part *= 2
@@ -387,8 +433,10 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
         n //= 2
     p.gathered = 0
     if p.family == PLANES or p.family == PACKED or p.family == ROWS and p.cols.stride == 1 and (
-            p.xh * size >= 2048 or p.period > 1 and (p.xw * p.repeat != p.period or p.gw != p.period)):
+            p.xh * size >= COPIED_ROW or p.period > 1 and (p.xw * p.repeat != p.period or p.gw != p.period)):
         p.gathered = SCRATCH_BYTES // size
+    elif p.family == ROWS:
+        p.together = p.group
     p.scratch = p.gathered + levels * p.group * p.taps * p.lanes
 
 

@@ -14,8 +14,9 @@
  * takes the taps by their remainder, each remainder a slide of its own over every stride-th position; a stride of 2 both at once.
  *
  * A sum of one tap is one chain of multiply-adds over the outputs in row-major order (kernels one tap wide: column by column; row
- * family: strips of LANES columns, each downwards), whatever the tile: so blocks of taps and channels can be cut anywhere.  What lies outside the image or past the
- * last output is skipped, never multiplied by zero: a NaN reaches the taps that meet it and no others.
+ * family: strips of LANES columns, each downwards), whatever the tile: so blocks of taps and channels can be cut anywhere.  What
+ * lies outside the image or past the last output is skipped, never multiplied by zero: a NaN reaches the taps that meet it and no
+ * others.
  *
  * Refused here: argument checks, allocation, threads, and the cut into pieces whose sums are added pairwise (_kernel_grad.pxi).
  */
@@ -73,6 +74,8 @@ enum { DW_MOST_ALONG = 7, DW_MOST_ACROSS = 5, DW_MOST_SUMS = 25 };
 #define DW_SLIDES_BY_2(TILE) TILE(3, 1) TILE(3, 2) TILE(3, 3) TILE(5, 1)
 enum { DW_MOST_ALONG = 5, DW_MOST_ACROSS = 3, DW_MOST_SUMS = 9 };
 #endif
+enum { DW_MOST_LINES = 8 }; /* strips that a slide of the row family takes, each with masks of its own */
+#define DW_SLIDES_HALVES(TILE) TILE(3, 1) TILE(3, 2) TILE(3, 3) TILE(5, 1) TILE(5, 2) TILE(5, 3)
 #define DW_SLIDES_RARE(TILE) TILE(1, 1) TILE(1, 2) TILE(1, 3) TILE(2, 1) TILE(2, 2) TILE(2, 3) TILE(3, 1) TILE(3, 2) TILE(3, 3)
 
 /* How many of n taps the next tile takes: a size of DW_SLIDES that leaves no poor rest. */
@@ -99,7 +102,7 @@ static inline unsigned dw_bits(ptrdiff_t lo, ptrdiff_t hi) {
     return ((1u << hi) - 1) & ~((1u << lo) - 1);
 }
 
-/* Keeps a loaded vector in its register: gcc would read it from memory again for every product, as many as four times. */
+/* Keeps a loaded vector, and a mask, in its register: gcc would read it from memory again for every product, up to four times. */
 #if DW_VECTORS && (defined(__x86_64__) || defined(__i386__))
 #define DW_KEEP(v) __asm__ volatile("" : "+v"(v))
 #elif DW_VECTORS && defined(__aarch64__)
@@ -108,16 +111,26 @@ static inline unsigned dw_bits(ptrdiff_t lo, ptrdiff_t hi) {
 #define DW_KEEP(v) (void)(v)
 #endif
 
+#if DW_BYTES == 64
+#define DW_KEEP_MASK(m) __asm__ volatile("" : "+k"(m))
+#else
+#define DW_KEEP_MASK(m) (void)(m)
+#endif
+
 #endif /* DW_KERNEL_GRAD_ONCE */
 
 /* Which lanes a slide loads and adds. */
 typedef struct {
     MASK g;                   /* lanes of grad that exist */
+    MASK out[DW_MOST_ACROSS]; /* masked, halves, scattered: per tap across, lanes of grad whose x lies in the image */
+    MASK in[6];               /* halves: lanes of the vectors of x that lie in the row */
+} DW(dw_slide_masks);
+
+typedef struct {
+    DW(dw_slide_masks) line[DW_MOST_LINES]; /* indexed: the first serves all */
     MASK x;                   /* indexed: lanes of x that they need */
     IVEC index;               /* and which of those each takes */
-    MASK halves[DW_MOST_ACROSS][2]; /* halves: per tap across, lanes of both vectors of x that lie in the row */
-    MASK out[DW_MOST_ACROSS]; /* masked, halves, scattered: per tap across, lanes of grad whose x lies in the image */
-    ptrdiff_t x_offset[LANES], g_offset[LANES];
+    ptrdiff_t x_offset[LANES], g_offset[LANES]; /* scattered */
 } DW(dw_slide_lanes);
 
 /* Lane l reads p[offset[l]] where it is on. */
@@ -127,12 +140,24 @@ DW_INLINE VEC DW(load_offsets)(const REAL *p, const ptrdiff_t *offset, MASK m) {
     return DW(load)(lane);
 }
 
-DW_INLINE VEC DW(slide_x)(const REAL *p, const DW(dw_slide_lanes) *b, MASK out, const int q, const int mode) {
+DW_INLINE VEC DW(slide_x)(const REAL *p, const DW(dw_slide_lanes) *b, MASK out, const int mode) {
     if (mode == DW_WHOLE) return DW(load)(p);
     if (mode == DW_MASKED) return DW(load_lanes)(p, out);
-    if (mode == DW_HALVES) return DW(even)(DW(load_lanes)(p, b->halves[q][0]), DW(load_lanes)(p + LANES, b->halves[q][1]));
     if (mode == DW_INDEXED) return DW(load_indexed)(p, b->x, b->index);
     return DW(load_offsets)(p, b->x_offset, out);
+}
+
+/* Every second number from p, from p + 1 and from p + 2 on: up to Q vectors. */
+DW_INLINE void DW(slide_halves)(const REAL *p, const DW(dw_slide_masks) *m, VEC *v, const int Q) {
+#if DW_SHIFTS
+    const VEC a = DW(load_lanes)(p, m->in[0]), b = DW(load_lanes)(p + LANES, m->in[1]);
+    v[0] = DW(even)(a, b);
+    if (Q > 1) v[1] = DW(odd)(a, b);
+    if (Q > 2) v[2] = DW(shift)(v[0], DW(load_lanes)(p + 2 * LANES, m->in[2]), 1);
+#else
+    DW_UNROLL for (int q = 0; q < Q; q++)
+        v[q] = DW(even)(DW(load_lanes)(p + q, m->in[2 * q]), DW(load_lanes)(p + q + LANES, m->in[2 * q + 1]));
+#endif
 }
 
 DW_INLINE VEC DW(slide_g)(const REAL *p, const DW(dw_slide_lanes) *b, MASK m, const int mode) {
@@ -153,14 +178,21 @@ DW_INLINE void DW(slide)(const dw_slide *s, const REAL *x, const REAL *g, REAL *
     const ptrdiff_t whole = dw_max(dw_ceil_div(s->lo, S), K - 1), whole_end = dw_min(s->hi / S, count);
     const int masked = mode == DW_MASKED || mode >= DW_HALVES;
     const int plain = whole_end >= P - 1 && first <= whole_end; /* taps come one by one, and go one by one */
-    if (mode != DW_WHOLE) g_lanes = b->g;
-    DW_UNROLL for (int q = 0; q < Q; q++) out[q] = masked ? b->out[q] : g_lanes;
     DW_UNROLL for (int k = 0; k < P * Q; k++) sum[k] = DW(load)(acc + k / Q * s->acc_p + k % Q * s->acc_q);
     for (ptrdiff_t line = 0; line < s->lines; line++, x += s->x_line, g += s->g_line) {
         const unsigned across = dw_bits(s->across_lo - line * s->across, s->across_hi - line * s->across) & ((1u << Q) - 1);
+        const DW(dw_slide_masks) *m = masked ? b->line + line : mode != DW_WHOLE ? b->line : NULL;
         unsigned along = 0;
         ptrdiff_t u = first;
         if (!across) continue;
+        if (mode != DW_WHOLE) {
+            g_lanes = m->g;
+            DW_KEEP_MASK(g_lanes);
+        }
+        DW_UNROLL for (int q = 0; q < Q; q++) {
+            out[q] = masked ? m->out[q] : g_lanes;
+            if (masked) DW_KEEP_MASK(out[q]);
+        }
         DW_UNROLL for (int k = 0; k < K; k++) {
             const ptrdiff_t at = first - 1 - k;
             window[k] = 0 <= at && at < count ? DW(slide_g)(g + at * g_step, b, g_lanes, mode) : DW(splat)(0);
@@ -171,9 +203,11 @@ DW_INLINE void DW(slide)(const dw_slide *s, const REAL *x, const REAL *g, REAL *
         if ((!check_p && p0 == 0) || u < count) window[0] = DW(slide_g)(g + u * g_step, b, g_lanes, mode);              \
         DW_UNROLL for (int rest = 0; rest < S; rest++) {                                                                \
             if (check_p && S == 2 && !(along & 0x55555555u << rest)) continue;                                          \
+            VEC halves[DW_MOST_ACROSS];                                                                                 \
+            if (mode == DW_HALVES) DW(slide_halves)(x + (u * S + rest) * x_step, m, halves, Q);                     \
             DW_UNROLL for (int q = 0; q < Q; q++) {                                                                     \
                 if (check_q && !(across >> q & 1)) continue;                                                            \
-                VEC v = DW(slide_x)(x + ((u * S + rest) * x_step + q * x_tap), b, out[q], q, mode);                        \
+                VEC v = mode == DW_HALVES ? halves[q] : DW(slide_x)(x + ((u * S + rest) * x_step + q * x_tap), b, out[q], mode); \
                 if (K > 1) DW_KEEP(v);                                                                                  \
                 DW_UNROLL for (int k = 0; k < K; k++) {                                                                 \
                     const int p = k * S + rest;                                                                         \
@@ -258,6 +292,13 @@ DW_SLIDE_TABLE(indexed, DW_SLIDES_RARE)
 DW_SLIDE_TABLE(halves, DW_SLIDES_RARE)
 #undef DEFINE
 #undef ENTRY
+#if DW_SHIFTS
+#define DEFINE(P, Q) DW_SLIDE_TILE(halves_by_2, P, Q, 2, DW_HALVES)
+#define ENTRY(P, Q) [P][Q] = DW(slide_halves_by_2_##P##_##Q),
+DW_SLIDE_TABLE(halves_by_2, DW_SLIDES_HALVES)
+#undef DEFINE
+#undef ENTRY
+#endif
 #define DEFINE(P, Q) DW_SLIDE_TILE(scattered, P, Q, 1, DW_SCATTERED)
 #define ENTRY(P, Q) [P][Q] = DW(slide_scattered_##P##_##Q),
 DW_SLIDE_TABLE(scattered, DW_SLIDES_RARE)
@@ -278,6 +319,12 @@ static void DW(slide_along)(const dw_slide *s, const REAL *x, const REAL *g, REA
         DW(slides_by_2)[taps][Q](s, x, g, acc, b);
         return;
     }
+#if DW_SHIFTS
+    if (mode == DW_HALVES && stride == 2 && taps <= DW_MOST_ALONG && DW(slides_halves_by_2)[taps][Q]) {
+        DW(slides_halves_by_2)[taps][Q](s, x, g, acc, b);
+        return;
+    }
+#endif
     const ptrdiff_t most = mode >= DW_INDEXED || (DW_REGISTERS < 32 && Q > 1) ? 3 : Q > 3 ? 5 : DW_MOST_ALONG;
     for (ptrdiff_t rest = 0; rest < dw_min(stride, taps); rest++) {
         const ptrdiff_t n = dw_steps(taps - rest, stride);
@@ -316,7 +363,7 @@ static void DW(grad_channels)(const dw_grad *g, const REAL *x, const REAL *grad,
     const ptrdiff_t in = first / g->repeat, lanes = dw_min(channels - first, LANES);
     const int mode = g->repeat == 1 && lanes == LANES ? DW_WHOLE : DW_INDEXED;
     if (mode == DW_INDEXED) {
-        b.g = DW(lanes)(0, lanes);
+        b.line[0].g = DW(lanes)(0, lanes);
         b.x = DW(lanes)(0, (first + lanes - 1) / g->repeat - in + 1);
         for (int l = 0; l < LANES; l++) ((REAL_INT *)&b.index)[l] = (REAL_INT)(l < lanes ? (first + l) / g->repeat - in : 0);
     }
@@ -341,16 +388,18 @@ static void DW(grad_channels)(const dw_grad *g, const REAL *x, const REAL *grad,
     }
 }
 
-/* Adds output rows 0..g->rows of output elements e0 <= e < e1 (e0 a multiple of the strip) to the sums acc (kh, kw, LANES),
- * each lane on its own.  x: tap row 0 of output row 0, its pixel 0; grad: output (0, 0). */
-static void DW(grad_rows)(const dw_grad *g, const REAL *x, const REAL *grad, REAL *acc, ptrdiff_t e0, ptrdiff_t e1) {
-    const ptrdiff_t strip = g->period == 1 ? LANES : LANES / g->period * g->period, unit = dw_steps(g->period, g->repeat);
+/* Adds output rows 0..g->rows of output elements e0 <= e < e1 (at most DW_MOST_LINES strips, e0 a multiple of one) of some planes to
+ * the sums acc (planes, kh, kw, LANES), each lane on its own.  x: tap row 0 of output row 0, its pixel 0; grad: output (0, 0). */
+static void DW(grad_rows)(const dw_grad *g, const REAL *const *x, const REAL *const *grad, ptrdiff_t planes, REAL *acc, ptrdiff_t e0,
+                          ptrdiff_t e1) {
+    const ptrdiff_t pixels = LANES / g->period, strip = pixels * g->period, unit = dw_steps(g->period, g->repeat);
     const int dense = g->sw == 1 && (g->pixel == unit || g->width == 1) && (g->gw == g->period || g->cols == 1);
     DW(dw_slide_lanes) b;
     dw_slide s;
-    s.lines = 1;
     s.count = g->rows;
-    s.x_line = s.g_line = s.across = 0;
+    s.x_line = pixels * g->sw * g->pixel;
+    s.g_line = pixels * g->gw;
+    s.across = 0;
     s.x_step = g->xh;
     s.x_tap = g->dilation * g->pixel;
     s.g_step = g->gh;
@@ -360,7 +409,8 @@ static void DW(grad_rows)(const dw_grad *g, const REAL *x, const REAL *grad, REA
     s.across_hi = g->kw;
     s.acc_p = g->kw * LANES;
     s.acc_q = LANES;
-    const int halves = g->period == 1 && g->sw == 2 && (g->pixel == 1 || g->width == 1) && (g->gw == 1 || g->cols == 1);
+    const int halves = g->period == 1 && g->sw == 2 && g->dilation == 1 && (g->pixel == 1 || g->width == 1)
+                       && (g->gw == 1 || g->cols == 1);
     const int rare = !dense || g->repeat > 1;
     if (rare) b.x = DW(lanes)(0, (LANES - 1) / g->repeat + 1);
     for (ptrdiff_t l = 0; l < (rare ? LANES : 0); l++) {
@@ -368,28 +418,67 @@ static void DW(grad_rows)(const dw_grad *g, const REAL *x, const REAL *grad, REA
         b.x_offset[l] = l / g->period * g->sw * g->pixel + l % g->period / g->repeat;
         b.g_offset[l] = l / g->period * g->gw + l % g->period;
     }
-    for (ptrdiff_t e = e0; e < e1; e += strip) {
-        const ptrdiff_t end = dw_min(strip, e1 - e), col = dw_steps(e, g->period);
-        b.g = DW(lanes)(0, end);
-        int Q;
-        for (ptrdiff_t q = 0; q < g->kw; q += Q) {
-            Q = DW(slide_across)(g->kw - q, g->kh, g->sh, rare);
-            int inside = dense && e + LANES <= g->cols * g->period;
+    int Q;
+    for (ptrdiff_t q = 0; q < g->kw; q += Q) {
+        int last = 0; /* the mode of the strips that wait in b.line */
+        ptrdiff_t lo[DW_MOST_ACROSS], hi[DW_MOST_ACROSS]; /* per tap, the outputs whose x lies in the image; all taps: from..to */
+        ptrdiff_t col = dw_steps(e0, g->period), from = 0, to = dense ? g->cols * g->period : 0;
+        s.lines = 0;
+        Q = DW(slide_across)(g->kw - q, g->kh, g->sh, rare);
+#define RUN()                                                                                                               \
+        for (ptrdiff_t k = 0, at = col - s.lines * pixels; k < planes; k++)                                                 \
+            DW(slide_along)(&s, x[k] + (at * g->sw + q * g->dilation - g->pad) * g->pixel, grad[k] + at * g->gw,            \
+                            acc + (k * g->kh * g->kw + q) * LANES, &b, g->kh, g->sh, Q, last)
+        for (int k = 0; k < Q; k++) {
+            const ptrdiff_t at = g->pad - (q + k) * g->dilation;
+            lo[k] = dw_steps(at, g->sw) * g->period;
+            hi[k] = dw_steps(g->width + at, g->sw) * g->period;
+            from = dw_max(from, lo[k]);
+            to = dw_min(to, hi[k]);
+        }
+        for (ptrdiff_t e = e0; e < e1; e += strip, col += pixels) {
+            DW(dw_slide_masks) *m = b.line + s.lines;
+            const ptrdiff_t end = dw_min(strip, e1 - e);
+            const int inside = from <= e && e + LANES <= to;
+            m->g = DW(lanes)(0, end);
             for (int k = 0; k < Q; k++) {
-                const ptrdiff_t at = g->pad - (q + k) * g->dilation; /* the outputs whose x lies in the image */
-                const ptrdiff_t lo = dw_steps(at, g->sw) * g->period - e;
-                const ptrdiff_t hi = dw_steps(g->width + at, g->sw) * g->period - e;
-                inside &= lo <= 0 && hi >= LANES;
-                b.out[k] = DW(lanes)(lo, dw_min(hi, end));
-                const ptrdiff_t first = at - col * g->sw;
-                b.halves[k][0] = DW(lanes)(first, g->width + first);
-                b.halves[k][1] = DW(lanes)(first - LANES, g->width + first - LANES);
+                m->out[k] = inside ? m->g : DW(lanes)(lo[k] - e, dw_min(hi[k] - e, end));
+            }
+            if (halves) {
+                const ptrdiff_t first = g->pad - q - col * g->sw;
+                for (int k = 0; k < 6; k++) {
+                    const ptrdiff_t at = DW_SHIFTS ? first - k * LANES : first - k / 2 - k % 2 * LANES;
+                    m->in[k] = DW(lanes)(at, g->width + at);
+                }
             }
             const int mode = halves ? DW_HALVES : rare ? (inside ? DW_INDEXED : DW_SCATTERED) : inside ? DW_WHOLE : DW_MASKED;
-            DW(slide_along)(&s, x + (col * g->sw + q * g->dilation - g->pad) * g->pixel, grad + col * g->gw, acc + q * LANES, &b,
-                            g->kh, g->sh, Q, mode);
+            if (s.lines && mode != last) {
+                RUN();
+                b.line[0] = *m;
+                s.lines = 0;
+            }
+            last = mode;
+            s.lines++;
+        }
+        if (s.lines) RUN();
+#undef RUN
+    }
+}
+
+/* The sum of all lanes of vector k, in lane k. */
+DW_INLINE VEC DW(add_across)(VEC *v) {
+#if DW_VECTORS && defined(DW_SHUFFLEVECTOR)
+    DW_UNROLL for (int n = LANES / 2; n > 0; n /= 2) {
+        DW_UNROLL for (int k = 0; k < n; k++) {
+            const VEC low = __builtin_shufflevector(v[k], v[k + n], DW_JOIN(DW_ZIP_LOW_, LANES));
+            v[k] = low + __builtin_shufflevector(v[k], v[k + n], DW_JOIN(DW_ZIP_HIGH_, LANES));
         }
     }
+#else
+    DW(transpose)(v);
+    for (int k = 1; k < LANES; k++) v[0] = v[0] + v[k];
+#endif
+    return v[0];
 }
 
 /* The row family's end: adds the lanes of `taps` sums that belong to the same output channel; w (taps, period), `pitch` apart. */
@@ -398,6 +487,11 @@ static void DW(grad_add_lanes)(const REAL *acc, ptrdiff_t taps, ptrdiff_t period
         VEC v[LANES];
         REAL lane[LANES];
         DW_UNROLL for (int k = 0; k < LANES; k++) v[k] = tap + k < taps ? DW(load)(acc + (tap + k) * LANES) : DW(splat)(0);
+        if (period == 1) {
+            DW(store)(lane, DW(add_across)(v));
+            for (int k = 0; k < LANES && tap + k < taps; k++) w[(tap + k) * pitch] = lane[k];
+            continue;
+        }
         DW(transpose)(v);
         for (ptrdiff_t c = 0; c < period; c++) {
             VEC total = v[c];

@@ -46,6 +46,10 @@ PATHS = {
     "flat, multiplier": ((1, 9, 40, 2), (3, 3, 3), 1, 1, "same"),
     "flat, dilated": ((1, 12, 70, 5), (3, 3, 1), 1, (2, 5), "same"),
     "few channels, strided": ((1, 21, 40, 3), (5, 5, 1), 2, 1, "same"),
+    "planes along the rows": ((1, 20, 46, 21), (3, 3, 1), 1, 1, "same"),
+    "planes along the rows, stride 2": ((1, 21, 70, 19), (3, 3, 1), 2, 1, "same"),
+    "planes along the rows, dilated": ((1, 19, 63, 9), (3, 3, 2), 1, 2, "same"),
+    "wide planes": ((1, 70, 530, 2), (3, 5, 1), 1, 1, "same"),
     "wide planes, strided": ((1, 9, 300, 2), (3, 3, 1), (1, 3), 1, "same"),
     "outputs of padding alone": ((1, 3, 4, 17), (3, 3, 1), 1, 1, 9),
     "taps that reach nothing": ((1, 2, 2, 16), (9, 9, 1), 1, 1, 4),
@@ -113,6 +117,18 @@ def test_exact(kernels, path):
             np.testing.assert_array_equal(w_grad, expected, err_msg=f"{data_format} {dtype.__name__} {workers=}")
             w_grad[...] = SENTINEL
             assert (whole == SENTINEL).all()
+
+
+def test_rows_far_apart(kernels):
+    """Several narrow planes whose rows lie 2 KB and more apart, of which each is copied."""
+    rows, cols, grad_shape = geometry((1, 12, 46, 20), (3, 3, 1), 1, 1, "same")
+    x, grad = oracle.integers((1, 12, 46, 20), 1, 4), oracle.integers(grad_shape, 2, 4)
+    expected, _ = reference(x, grad, (3, 3, 1), rows, cols)
+    for dtype in DTYPES:
+        whole = np.full((1, 20, 12, 600), np.nan, dtype)
+        whole[..., :46] = arranged(x, "channels_first")
+        w_grad = call("channels_first", whole[..., :46], arranged(grad, "channels_first", dtype), np.zeros((3, 3, 20), dtype), rows, cols)
+        np.testing.assert_array_equal(w_grad, expected)
 
 
 @paths
