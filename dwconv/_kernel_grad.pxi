@@ -66,7 +66,7 @@ cdef struct GradPlan:
     Py_ssize_t fit            # plane family: output rows whose inputs and themselves fit the scratch
     Py_ssize_t head           # channels before the first aligned block
     Py_ssize_t blocks, groups, group                          # of channels; a group's most blocks
-    Py_ssize_t together                                       # row family, packed: of those, how many in one visit of their memory
+    Py_ssize_t together                                       # row family, packed: of those, how many at a time
     Py_ssize_t parts, per_part                                # of the pieces; pieces of a part, 2**k
     Py_ssize_t gathered, scratch                              # numbers of a worker: for planes, in all
     Py_ssize_t look                                           # pieces between two looks at the signals; 0: none
