@@ -44,6 +44,7 @@ cdef extern from *:
 cdef enum:
     TERMS = 512               # of a running sum
     COPIED_ROW = 2048         # bytes from which on rows above each other are rivals for the same lines of L1
+    LINE_BYTES = 24576        # of the rows of x and grad that a slide along a row touches: a share of L1
     PLANE_BYTES = 24576       # of x and grad of planes taken together: a share of L1
     GROUP_BYTES = 16384       # sums of the channel blocks that take a piece in turn: a share of L1
 
@@ -357,6 +358,17 @@ cdef void run_grad(GradPlan* p, const real* x, const real* grad, real* w, real* 
 
 # ---- the plan ----
 
+cdef inline Py_ssize_t near_columns(const GradPlan* p) noexcept nogil:
+    """How many columns of outputs to take from rows of pixels, so that a row finds in L1 what it shares with the last.
+
+    A slide keeps three rows of taps and one of the gradient; a vector that is not aligned touches two lines of 64 bytes.  Rows up
+    to twice as long are not cut, nor those of other channels and kernels: short slides lose as much (112x112x32: 1.4 times)."""
+    cdef Py_ssize_t most = LINE_BYTES // (4 * 128)
+    if p.cols.out <= 2 * most or not p.lanes < p.channels <= 4 * p.lanes or p.cols.phases > 1 or p.cols.step > 1 or p.taps > 9:
+        return TERMS
+    return dw_ceil_div(p.cols.out, dw_ceil_div(p.cols.out, most))
+
+
 cdef inline bint planes_win(const GradPlan* p) noexcept nogil:
     """Whether planes turned into channels beat vectors along the rows: they do where the last vector of a row is rather empty.
 
@@ -382,9 +394,10 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
             return ROWS
         if p.fit > 0 and p.taps > 9 and (p.channels < p.lanes or p.repeat > 1):
             return PACKED
-        # pixels 2 KB apart fall into two sets of L1; with one phase of columns the copy has the same order of sums
-        if (p.xw * size % 2048 == 0 and p.repeat == 1 and 2 * p.fit >= p.rows.out and p.cols.phases == 1
-                and (p.cols.taps > 1 or p.rows.taps == 1)):
+        # pixels 2 KB apart fall into two sets of L1; where a copy holds a unit, or columns have one phase, it has the same order of sums
+        if (p.xw * p.cols.dilation * size % 2048 == 0 and p.repeat == 1 and 2 * p.fit >= dw_ceil_div(p.rows.out, p.rows.phases)
+                and (p.cols.phases == 1 or p.fit >= dw_ceil_div(p.rows.out, p.rows.phases))
+                and p.cols.out <= near_columns(p) and (p.cols.taps > 1 or p.rows.taps == 1)):
             return PACKED
         return CHANNELS
     return PLANES if p.lanes > 1 and p.fit > 0 and 2 * p.channels >= p.lanes and planes_win(p) else ROWS
@@ -399,6 +412,8 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
     if p.family == ROWS:
         p.line = dw_ceil_div(p.cols.out * p.period, p.strip)
         most = DW_MOST_LINES
+    elif p.family == CHANNELS:
+        most = near_columns(p)
     p.chunks = dw_ceil_div(p.line, most)
     height = TERMS // dw_max(dw_ceil_div(p.line, dw_max(p.chunks, 1)), 1)
     if p.family == ROWS and (p.period > 1 or p.cols.size * size >= COPIED_ROW):
