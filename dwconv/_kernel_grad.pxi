@@ -345,7 +345,8 @@ cdef void run_grad(GradPlan* p, const real* x, const real* grad, real* w, real* 
         for task in range(tasks):
             grad_task(p, task, x, grad, w, parts, scratch)
     else:
-        for task in prange(tasks, schedule="dynamic", chunksize=1, num_threads=workers):
+        # static: a worker finds in its cache what it had the last time (NCHW, 2 workers: 1.16 times in the mean, NHWC 1.01)
+        for task in prange(tasks, schedule="static", num_threads=workers):
             grad_task(p, task, x, grad, w, parts, scratch + threadid() * p.scratch)
     if p.parts > 1:
         while step < p.parts:
