@@ -118,6 +118,8 @@ def text(name, value):
 
 def sizes(name, value):
     """A tuple of int, from a sequence of integers that are not negative."""
+    if type(value) is tuple and value and {*map(type, value)} == {int} and min(value) >= 0 and max(value) < 2**63:
+        return value  # the shape of an array, quickly
     value = value.tolist() if isinstance(value, np.ndarray) else value
     if not isinstance(value, (tuple, list)) or any(isinstance(n, bool) or not hasattr(type(n), "__index__") for n in value):
         raise TypeError(f"{name} must be a tuple of integers, not {short(value)}")

@@ -145,25 +145,35 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
 
 def _gradient(function, arrays, size, strides, padding, dilation_rate, data_format, out, workers):
     """What the kernels' `function` makes of (grad, kernel) for x of shape `size`, or of (x, grad) for a kernel of that size."""
-    data_format, for_x = _plan.text("data_format", data_format), function == "input_grad"
-    options = hashable("strides", strides), hashable("padding", padding), hashable("dilation_rate", dilation_rate), data_format
-    workers = None if workers is None else _runtime.check_workers(workers)
+    if type(data_format) is not str:  # as in the convolution, calls saved
+        data_format = _plan.text("data_format", data_format)
+    if type(strides) is not int:
+        strides = hashable("strides", strides)
+    if type(padding) is not str:
+        padding = hashable("padding", padding)
+    if type(dilation_rate) is not int:
+        dilation_rate = hashable("dilation_rate", dilation_rate)
+    if workers is not None:
+        workers = _runtime.check_workers(workers)
+    for_x, (first, second) = function == "input_grad", arrays
     dtype, computed = common_dtypes(arrays, ("grad", "kernel") if for_x else ("x", "grad"))
-    grad, x_shape = (arrays[0], size) if for_x else (arrays[1], arrays[0].shape)
-    plan = _plan.gradient("input_shape" if for_x else "x", x_shape, arrays[1].shape if for_x else (*size, None, None), grad.shape,
-                          *options)
-    channels = x_shape[1 if data_format == "channels_first" else 3]
-    shape = x_shape if for_x else (*plan.kernel_shape[:2], channels, plan.kernel_shape[2] // channels)
+    options = strides, padding, dilation_rate, data_format
+    if for_x:
+        plan = _plan.gradient("input_shape", size, second.shape, first.shape, *options)
+        shape = size
+    else:
+        plan = _plan.gradient("x", first.shape, (*size, None, None), second.shape, *options)
+        channels = first.shape[1 if data_format == "channels_first" else 3]
+        shape = (*size, channels, plan.kernel_shape[2] // channels)
     direct = out is not None and check_out(out, shape, dtype) and dtype == computed and (for_x or out.flags.c_contiguous)
     workers = _runtime.resolve_workers(workers, plan.work)
 
     y = out if direct else np.empty(shape, computed)
-    if all(a.size for a in (*arrays, y)):
-        first, second = readable(arrays[0], computed), arrays[1]
-        second = (packed if for_x else readable)(second, computed)
+    if first.size and second.size and y.size:
+        first, second = readable(first, computed), (packed if for_x else readable)(second, computed)
         compute = getattr(_runtime.kernels, function)
-        shape_there = y.shape if for_x else plan.kernel_shape
-        while not compute(data_format, first, second, y.reshape(shape_there), plan.rows, plan.cols, workers):
+        while not compute(data_format, first, second, y if for_x else y.reshape(plan.kernel_shape), plan.rows, plan.cols,
+                          workers):
             first = first if y is out else first.copy()  # as in the convolution
             second = second if y is out else second.copy()
             y = np.empty(shape, computed)
