@@ -23,7 +23,7 @@ cdef extern from *:
     enum: DW_MOST_LINES
     ctypedef struct dw_grad:
         Py_ssize_t kh, kw, sh, sw, xh, xw, gh, gw, row_lo, row_hi, col_lo, col_hi, rows, cols, repeat, period
-        Py_ssize_t width, pad, dilation, pixel
+        Py_ssize_t width, pad, dilation, pixel, ahead
     void grad_channels_f32(const dw_grad*, const float*, const float*, float*, Py_ssize_t, Py_ssize_t) nogil
     void grad_channels_f64(const dw_grad*, const double*, const double*, double*, Py_ssize_t, Py_ssize_t) nogil
     void grad_rows_f32(const dw_grad*, const float* const*, const float* const*, Py_ssize_t, float*,
@@ -68,6 +68,7 @@ cdef struct GradPlan:
     Py_ssize_t head           # channels before the first aligned block
     Py_ssize_t blocks, groups, group                          # of channels; a group's most blocks
     Py_ssize_t together                                       # row family, packed: of those, how many at a time
+    Py_ssize_t ahead                                          # elements that slides prefetch ahead; 0: none
     Py_ssize_t parts, per_part                                # of the pieces; pieces of a part, 2**k
     Py_ssize_t gathered, scratch                              # numbers of a worker: for planes, in all
     Py_ssize_t look                                           # pieces between two looks at the signals; 0: none
@@ -243,7 +244,7 @@ cdef void add_unit(const GradPlan* p, const Unit* u, Py_ssize_t first, Py_ssize_
         count = dw_min(p.together, end - block)
         g.kh, g.kw, g.sh = p.rows.taps, p.cols.taps, p.rows.step
         g.repeat, g.period = p.repeat, p.period
-        g.xh, g.gh = p.rows.dilation * p.xh, p.rows.phases * p.gh
+        g.xh, g.gh, g.ahead = p.rows.dilation * p.xh, p.rows.phases * p.gh, p.ahead
         if p.family == CHANNELS:
             add_channels(p, &g, &u.rows, u.r0, u.r1, u.chunk, x, grad, acc, first_channel(p, block), p.channels)
         elif p.family == ROWS:
@@ -395,7 +396,7 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
             return ROWS
         if p.fit > 0 and p.taps > 9 and (p.channels < p.lanes or p.repeat > 1):
             return PACKED
-        # pixels 2 KB apart fall into two sets of L1; where a copy holds a unit, or columns have one phase, it has the same order of sums
+        # pixels 2 KB apart fall into two sets of L1; a copy that holds a unit, or of one phase of columns, has the same order of sums
         if (p.xw * p.cols.dilation * size % 2048 == 0 and p.repeat == 1 and 2 * p.fit >= dw_ceil_div(p.rows.out, p.rows.phases)
                 and (p.cols.phases == 1 or p.fit >= dw_ceil_div(p.rows.out, p.rows.phases))
                 and p.cols.out <= near_columns(p) and (p.cols.taps > 1 or p.rows.taps == 1)):
@@ -453,6 +454,11 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
         p.gathered = SCRATCH_BYTES // size
     elif p.family == ROWS:
         p.together = p.group
+    # from memory a slide's lines would come one by one (56x56x1500 in NHWC: half the time); from the caches this costs a tenth
+    p.ahead = p.lanes
+    if p.gathered or p.family == CHANNELS and p.channels <= 4 * p.lanes or size * p.images * p.channels * (
+            p.rows.size * p.cols.size // p.repeat + p.rows.out * p.cols.out) <= STREAM_BYTES:
+        p.ahead = 0
     p.scratch = p.gathered + levels * p.group * p.taps * p.lanes
 
 

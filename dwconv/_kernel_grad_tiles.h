@@ -38,6 +38,7 @@ typedef struct {
     ptrdiff_t repeat, period; /* depth multiplier; row family: output channels of a flat row */
     ptrdiff_t width, pad;     /* row family: pixels of a row, of padding before it */
     ptrdiff_t dilation, pixel; /* row family: of the columns, in pixels; elements from pixel to pixel of x */
+    ptrdiff_t ahead;          /* of x and grad in memory: to the next block of channels, to the next strip; else 0 */
 } dw_grad;
 
 /* One slide, or one on each of `lines` lines. */
@@ -48,6 +49,7 @@ typedef struct {
     ptrdiff_t lo, hi;                        /* positions along that lie in the image; 0 is tap 0 of output 0 */
     ptrdiff_t across_lo, across_hi, across;  /* taps across that do on line 0; how many fewer on the next line */
     ptrdiff_t acc_p, acc_q;                  /* in the sums: to the next tap along, across */
+    ptrdiff_t ahead;                         /* how far on to fetch what another slide needs, or 0 */
 } dw_slide;
 
 /* How a slide loads: vectors; vectors of which some lanes count, by tap (row family); channels that repeat or are fewer than a
@@ -184,6 +186,11 @@ DW_INLINE void DW(slide)(const dw_slide *s, const REAL *x, const REAL *g, REAL *
         const DW(dw_slide_masks) *m = masked ? b->line + line : mode != DW_WHOLE ? b->line : NULL;
         unsigned along = 0;
         ptrdiff_t u = first;
+        if (mode <= DW_MASKED && s->ahead)
+            for (ptrdiff_t k = 0; k < count; k++) {
+                DW_PREFETCH(x + k * S * x_step + (Q - 1) * x_tap + s->ahead); /* the row that the next line adds */
+                DW_PREFETCH(g + k * g_step + s->ahead);
+            }
         if (!across) continue;
         if (mode != DW_WHOLE) {
             g_lanes = m->g;
@@ -384,6 +391,7 @@ static void DW(grad_channels)(const dw_grad *g, const REAL *x, const REAL *grad,
         Q = DW(slide_across)(g->kh - q, g->kw, g->sw, mode == DW_INDEXED);
         s.across_lo = g->row_lo - q;
         s.across_hi = g->row_hi - q;
+        s.ahead = q ? 0 : g->ahead;
         DW(slide_along)(&s, x + (in + q * g->xh), grad + first, acc + q * s.acc_q, &b, g->kw, g->sw, Q, mode);
     }
 }
@@ -424,6 +432,7 @@ static void DW(grad_rows)(const dw_grad *g, const REAL *const *x, const REAL *co
         ptrdiff_t lo[DW_MOST_ACROSS], hi[DW_MOST_ACROSS]; /* per tap, the outputs whose x lies in the image; all taps: from..to */
         ptrdiff_t col = dw_steps(e0, g->period), from = 0, to = dense ? g->cols * g->period : 0;
         s.lines = 0;
+        s.ahead = q ? 0 : g->ahead;
         Q = DW(slide_across)(g->kw - q, g->kh, g->sh, rare);
 #define RUN()                                                                                                               \
         for (ptrdiff_t k = 0, at = col - s.lines * pixels; k < planes; k++)                                                 \
