@@ -396,7 +396,7 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
             return ROWS
         if p.fit > 0 and p.taps > 9 and (p.channels < p.lanes or p.repeat > 1):
             return PACKED
-        # pixels 2 KB apart fall into two sets of L1; a copy that holds a unit, or of one phase of columns, has the same order of sums
+        # pixels 2 KB apart fall into two sets of L1; a copy of a unit, or of one phase of columns, has the same order of sums
         if (p.xw * p.cols.dilation * size % 2048 == 0 and p.repeat == 1 and 2 * p.fit >= dw_ceil_div(p.rows.out, p.rows.phases)
                 and (p.cols.phases == 1 or p.fit >= dw_ceil_div(p.rows.out, p.rows.phases))
                 and p.cols.out <= near_columns(p) and (p.cols.taps > 1 or p.rows.taps == 1)):
