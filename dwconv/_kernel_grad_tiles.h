@@ -88,12 +88,6 @@ static inline int dw_next_taps(ptrdiff_t n, ptrdiff_t most) {
     return n == 6 || n == 9 || most < 5 ? 3 : 5;
 }
 
-#ifdef __GNUC__
-#define DW_PREFETCH(p) __builtin_prefetch(p, 0, 2)
-#else
-#define DW_PREFETCH(p) (void)(p)
-#endif
-
 /* How many steps of s make a or more: without the division, where most calls need none. */
 static inline ptrdiff_t dw_steps(ptrdiff_t a, ptrdiff_t s) { return s == 1 ? a : dw_ceil_div(a, s); }
 
@@ -188,8 +182,8 @@ DW_INLINE void DW(slide)(const dw_slide *s, const REAL *x, const REAL *g, REAL *
         ptrdiff_t u = first;
         if (mode <= DW_MASKED && s->ahead)
             for (ptrdiff_t k = 0; k < count; k++) {
-                DW_PREFETCH(x + k * S * x_step + (Q - 1) * x_tap + s->ahead); /* the row that the next line adds */
-                DW_PREFETCH(g + k * g_step + s->ahead);
+                DW_PREFETCH(x + k * S * x_step + (Q - 1) * x_tap + s->ahead, 0); /* the row that the next line adds */
+                DW_PREFETCH(g + k * g_step + s->ahead, 0);
             }
         if (!across) continue;
         if (mode != DW_WHOLE) {
@@ -533,7 +527,7 @@ static void DW(copy_rows)(const REAL *x, ptrdiff_t rows, ptrdiff_t row, ptrdiff_
     for (ptrdiff_t r = 0; r < rows; r++, x += row, out += pitch) {
         if (pixel == channels || cols == 1) {
             memcpy(out, x, (size_t)size * sizeof(REAL));
-            for (ptrdiff_t k = size; k < 2 * size; k += 64 / REAL_SIZE) DW_PREFETCH(x + k);
+            for (ptrdiff_t k = size; k < 2 * size; k += 64 / REAL_SIZE) DW_PREFETCH(x + k, 0);
         } else {
             for (ptrdiff_t k = 0; k < size; k++) out[k] = x[k / channels * pixel + k % channels];
         }

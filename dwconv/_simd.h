@@ -58,12 +58,15 @@
 #define DW_HOLD(vector) (void)0
 #endif
 #define DW_ALIGNED __attribute__((aligned(64)))
+/* A line towards the caches but the nearest, to be read, or written; any address. */
+#define DW_PREFETCH(p, write) __builtin_prefetch(p, write, 2)
 #else
 #define DW_INLINE static __forceinline
 #define DW_UNROLL
 #define DW_HIDE(pointer) (void)0
 #define DW_HOLD(vector) (void)0
 #define DW_ALIGNED
+#define DW_PREFETCH(p, write) (void)(p)
 #endif
 
 #define DW_EVEN_2 0, 2
