@@ -408,7 +408,7 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
 cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
     """Units and pieces by geometry only; groups and parts for the workers."""
     cdef Py_ssize_t rows = dw_ceil_div(p.rows.out, p.rows.phases), most = TERMS, levels = 2, n
-    cdef Py_ssize_t height, numbers
+    cdef Py_ssize_t height, numbers = p.rows.size * p.cols.size + p.rows.out * p.cols.out    # of x and grad in a channel
     cdef Py_ssize_t want = dw_max(4 * workers, <Py_ssize_t> min(p.watch.rounds, 32.0))    # a signal waits for the last task
     p.line, p.strip = p.cols.out, p.lanes // p.period * p.period
     if p.family == ROWS:
@@ -428,7 +428,6 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
     p.group = 1
     if p.family == ROWS:
         p.blocks = p.channels // p.period
-        numbers = p.rows.size * p.cols.size + p.rows.out * p.cols.out
         p.group = dw_max(1, dw_min(dw_min(p.blocks, 16), PLANE_BYTES // size // dw_max(numbers, 1))) if p.units == 1 else 1
     elif p.family != PLANES:
         p.group = dw_max(1, dw_min(p.blocks, GROUP_BYTES // (p.taps * p.lanes * size)))
@@ -437,8 +436,8 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
     p.groups = dw_ceil_div(p.blocks, p.group)
     p.together = 1
     if p.family == PACKED and p.repeat == 1 and p.channels >= p.lanes:
-        p.together = dw_max(1, dw_min(dw_min(p.group, p.fit // dw_max(p.rows.out, 1)), 4))
-        p.fit = dw_max(p.fit // p.together, 1)
+        p.together = dw_max(1, dw_min(dw_min(p.group, 4), SCRATCH_BYTES // (p.lanes * size) // dw_max(numbers, 1)))
+        p.fit = p.rows.out if p.together > 1 else p.fit
     p.per_part = 1
     while p.per_part < p.pieces and (workers <= 1 or p.groups * dw_ceil_div(p.pieces, p.per_part) > want):
         p.per_part *= 2
