@@ -3,11 +3,13 @@
 The NumPy call is the reference here, and it is compared with the oracle elsewhere.
 """
 
+import os
 import pathlib
 import pickle
 import re
 import subprocess
 import sys
+import unittest.mock
 
 import hypothesis
 import hypothesis.strategies as st
@@ -251,6 +253,7 @@ def test_distributed():
     """A LocalCluster of two processes; the array is made where it is needed."""
     distributed = pytest.importorskip("dask.distributed")
     with (
+        unittest.mock.patch.dict(os.environ),  # the cluster sets OMP_NUM_THREADS and more, for later tests too
         dask.config.set({"distributed.comm.timeouts.connect": "60s", "distributed.admin.tick.limit": "60s"}),
         distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
         distributed.Client(cluster, timeout=60) as client,

@@ -181,13 +181,14 @@ def grid(vector_bytes):
         tails = range(1, 2 * lanes + 2) if at_end else sorted({1, 2, lanes - 1, lanes, lanes + 1, 2 * lanes + 1} - {0})
         common = {"data_format": data_format, "dtype": dtype, "at_end": at_end}
         for k, (kernel, stride, dilation, m) in enumerate(KINDS):
-            kind = Case(**common, size=kernel, strides=(stride,) * 2, dilation=(dilation,) * 2, m=m, workers=1 + (k + number) % 2)
+            kind = Case(**common, size=kernel, strides=(stride,) * 2, dilation=(dilation,) * 2, m=m)
+            kind = kind._replace(workers=1 + ((k + number) % 4 == 0))
             for tail in tails:
                 yield kind._replace(c=tail)
                 yield kind._replace(c=3, w=tail)
                 yield kind._replace(c=lanes + 1, w=tail, h=4)
         for tail, kernel, stride in itertools.product(tails, (3, 5, 7), (1, 2)):  # as strips: LONG_ROW
-            yield Case(**common, h=3, w=192 + tail, size=(kernel,) * 2, strides=(stride,) * 2, workers=1 + tail % 2)
+            yield Case(**common, h=3, w=192 + tail, size=(kernel,) * 2, strides=(stride,) * 2, workers=1 + (tail % 4 == 0))
         for kernel, stride, extra, shift, gap in itertools.product((3, 5), (1, 2), (0, 3), (0, 3), (0, 2 * lanes - 3)):
             # blocks aligned in memory: the distance of pixels is a multiple of lanes, and the first block begins before channel 0
             yield Case(**common, h=4, w=5, c=8 * lanes + extra, size=(kernel,) * 2, strides=(stride,) * 2, shift=shift, gap=gap,

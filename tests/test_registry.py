@@ -1,6 +1,7 @@
 """The registries: names, dicts, custom objects, and what a config may not do. Checked against a recorded Keras."""
 
 import copy
+import functools
 import inspect
 import json
 import pathlib
@@ -362,11 +363,14 @@ def test_config_runs_nothing(family, config, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["dwconv_canary.py"]
 
 
+@functools.cache
 def nested(depth):
-    config = {}
+    """A config in a config, and a list in a list."""
+    config, values = {}, []
     for _ in range(depth):
         config = {"class_name": "SeedGenerator", "config": {"seed": config}}
-    return config
+        values = [values]
+    return config, values
 
 
 @pytest.mark.parametrize("depth", [80, 100_000])
@@ -384,13 +388,10 @@ def nested(depth):
     ],
 )
 def test_deep_nesting(family, name, argument, depth):
-    deep_list = []
-    for _ in range(depth):
-        deep_list = [deep_list]
-    for value in (nested(depth), deep_list):
+    for value in nested(depth):
         with pytest.raises(ValueError, match=r"Could not interpret|must be|maximum number of dimension"):
             FAMILIES[family].get({"class_name": name, "config": {argument: value}})
-    for value in (nested(depth), deep_list):
+    for value in nested(depth):
         with pytest.raises(ValueError, match="Could not interpret"):
             FAMILIES[family].get({"class_name": value})
 
