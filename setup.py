@@ -29,10 +29,10 @@ if (OPENMP := os.environ.get("DWCONV_OPENMP", "auto")) not in ("auto", "0", "1")
 
 V3 = ["-mavx2", "-mfma", "-mf16c", "-mbmi", "-mbmi2", "-mlzcnt", "-mmovbe"]
 V4 = [*V3, "-mavx512f", "-mavx512bw", "-mavx512cd", "-mavx512dq", "-mavx512vl"]
-KERNELS = {  # instruction set: its module, and its flags in the spelling of gcc and clang
-    "baseline": ("_kernels", ["-march=native"] if NATIVE else []),
-    "avx2": ("_kernels_avx2", V3),
+KERNELS = {  # instruction set: its module, and its flags in the spelling of gcc and clang; the longest to compile first
     "avx512": ("_kernels_avx512", V4),
+    "avx2": ("_kernels_avx2", V3),
+    "baseline": ("_kernels", ["-march=native"] if NATIVE else []),
 }
 NAMED = [name for name in os.environ.get("DWCONV_MODULES", "").split(",") if name]
 if not set(NAMED) <= set(KERNELS):
