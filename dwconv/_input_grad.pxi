@@ -232,9 +232,9 @@ cdef inline void gather(const real* const* planes, const Plan* p, Py_ssize_t at,
         runs, run = 1, rows * cols
     for r in range(runs):
         if real is float:
-            gather_planes_f32(planes, at + r * p.xh, run, block + r * run * lanes_of(sizeof(real)))
+            gather_planes_f32(planes, at + r * p.xh, run, block + r * run * lanes_of(sizeof(real)), False)
         else:
-            gather_planes_f64(planes, at + r * p.xh, run, block + r * run * lanes_of(sizeof(real)))
+            gather_planes_f64(planes, at + r * p.xh, run, block + r * run * lanes_of(sizeof(real)), False)
 
 
 cdef inline void scatter(const real* block, const Plan* p, Py_ssize_t rows, Py_ssize_t cols, real* y,

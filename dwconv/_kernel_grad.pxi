@@ -69,6 +69,7 @@ cdef struct GradPlan:
     Py_ssize_t blocks, groups, group                          # of channels; a group's most blocks
     Py_ssize_t together                                       # row family, packed: of those, how many at a time
     Py_ssize_t ahead                                          # elements that slides prefetch ahead; 0: none
+    bint far                                                  # x and grad are too large for the caches of one worker
     Py_ssize_t parts, per_part                                # of the pieces; pieces of a part, 2**k
     Py_ssize_t gathered, scratch                              # numbers of a worker: for planes, in all
     Py_ssize_t look                                           # pieces between two looks at the signals; 0: none
@@ -120,28 +121,28 @@ cdef inline void add_channels(const GradPlan* p, dw_grad* g, const Phase* rows, 
 
 
 cdef inline void collect(const real* const* planes, Py_ssize_t at, Py_ssize_t rows, Py_ssize_t row, Py_ssize_t cols,
-                         Py_ssize_t lanes, real* block) noexcept nogil:
+                         Py_ssize_t lanes, real* block, bint far) noexcept nogil:
     """Rows that lie `row` apart, as channels."""
     cdef Py_ssize_t r
     if row == cols:
         rows, cols = 1, rows * cols
     for r in range(rows):
         if real is float:
-            gather_planes_f32(planes, at + r * row, cols, block + r * cols * lanes)
+            gather_planes_f32(planes, at + r * row, cols, block + r * cols * lanes, far)
         else:
-            gather_planes_f64(planes, at + r * row, cols, block + r * cols * lanes)
+            gather_planes_f64(planes, at + r * row, cols, block + r * cols * lanes, far)
 
 
 cdef inline void pack(const real* x, Py_ssize_t rows, Py_ssize_t row, Py_ssize_t cols, Py_ssize_t pixel, Py_ssize_t first,
-                      Py_ssize_t channels, Py_ssize_t repeat, Py_ssize_t width, real* block) noexcept nogil:
+                      Py_ssize_t channels, Py_ssize_t repeat, Py_ssize_t width, real* block, bint far) noexcept nogil:
     """Rows that lie `row` apart, `width` of their channels from `first` on, of which `repeat` share one of x."""
     cdef Py_ssize_t r, lanes = lanes_of(sizeof(real))
     for r in range(rows):
         if repeat == 1 and channels >= lanes:
             if real is float:
-                copy_pixels_f32(x + r * row + first, cols, pixel, width, block + r * cols * width)
+                copy_pixels_f32(x + r * row + first, cols, pixel, width, block + r * cols * width, far)
             else:
-                copy_pixels_f64(x + r * row + first, cols, pixel, width, block + r * cols * width)
+                copy_pixels_f64(x + r * row + first, cols, pixel, width, block + r * cols * width, far)
         elif real is float:
             pack_pixels_f32(x + r * row, cols, pixel, first, dw_min(lanes, channels - first), repeat, block + r * cols * lanes)
         else:
@@ -169,12 +170,13 @@ cdef inline void add_copied(const GradPlan* p, dw_grad* g, const Unit* u, const 
         t1 = dw_max(dw_min(rows.hi, (end - 1) * p.rows.step + p.rows.taps), t0)
         out = scratch + (t1 - t0) * g.xh
         if p.family == PLANES:
-            collect(x_planes, (rows.first + t0 * p.rows.dilation) * p.xh, t1 - t0, x_row, p.cols.size, p.lanes, scratch)
-            collect(g_planes, (u.phase + r * p.rows.phases) * p.gh, end - r, g_row, p.cols.out, p.lanes, out)
+            collect(x_planes, (rows.first + t0 * p.rows.dilation) * p.xh, t1 - t0, x_row, p.cols.size, p.lanes, scratch, p.far)
+            collect(g_planes, (u.phase + r * p.rows.phases) * p.gh, end - r, g_row, p.cols.out, p.lanes, out, p.far)
         else:
             pack(x + (rows.first + t0 * p.rows.dilation) * p.xh, t1 - t0, x_row, p.cols.size, p.xw, first, p.channels, p.repeat,
-                 width, scratch)
-            pack(grad + (u.phase + r * p.rows.phases) * p.gh, end - r, g_row, p.cols.out, p.gw, first, p.channels, 1, width, out)
+                 width, scratch, p.far)
+            pack(grad + (u.phase + r * p.rows.phases) * p.gh, end - r, g_row, p.cols.out, p.gw, first, p.channels, 1, width, out,
+                 p.far)
         for k in range(blocks):
             add_channels(p, g, rows, r, end, u.chunk, scratch + (r * p.rows.step - t0) * g.xh, <const real*> out,
                          acc + k * p.taps * p.lanes, first_channel(p, block + k) - first, width)
@@ -409,6 +411,7 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
     """Units and pieces by geometry only; groups and parts for the workers."""
     cdef Py_ssize_t rows = dw_ceil_div(p.rows.out, p.rows.phases), most = TERMS, levels = 2, n
     cdef Py_ssize_t height, numbers = p.rows.size * p.cols.size + p.rows.out * p.cols.out    # of x and grad in a channel
+    cdef Py_ssize_t touched = size * p.images * p.channels * (p.rows.size * p.cols.size // p.repeat + p.rows.out * p.cols.out)
     cdef Py_ssize_t want = dw_max(4 * workers, <Py_ssize_t> min(p.watch.rounds, 32.0))    # a signal waits for the last task
     p.line, p.strip = p.cols.out, p.lanes // p.period * p.period
     if p.family == ROWS:
@@ -455,9 +458,9 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
         p.together = p.group
     # from memory a slide's lines would come one by one (56x56x1500 in NHWC: half the time); from the caches this costs a tenth
     p.ahead = p.lanes
-    if p.gathered or p.family == CHANNELS and p.channels <= 4 * p.lanes or size * p.images * p.channels * (
-            p.rows.size * p.cols.size // p.repeat + p.rows.out * p.cols.out) <= STREAM_BYTES:
+    if p.gathered or p.family == CHANNELS and p.channels <= 4 * p.lanes or touched <= STREAM_BYTES:
         p.ahead = 0
+    p.far = touched > FAR_BYTES
     p.scratch = p.gathered + levels * p.group * p.taps * p.lanes
 
 

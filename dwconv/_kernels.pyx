@@ -104,10 +104,10 @@ cdef extern from *:
                             Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     void row_block_f32(const dw_geometry*, const float*, const float*, const float*, float*, Py_ssize_t, Py_ssize_t) nogil
     void row_block_f64(const dw_geometry*, const double*, const double*, const double*, double*, Py_ssize_t, Py_ssize_t) nogil
-    void copy_pixels_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*) nogil
-    void copy_pixels_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*) nogil
-    void gather_planes_f32(const float* const*, Py_ssize_t, Py_ssize_t, float*) nogil
-    void gather_planes_f64(const double* const*, Py_ssize_t, Py_ssize_t, double*) nogil
+    void copy_pixels_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*, bint) nogil
+    void copy_pixels_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*, bint) nogil
+    void gather_planes_f32(const float* const*, Py_ssize_t, Py_ssize_t, float*, bint) nogil
+    void gather_planes_f64(const double* const*, Py_ssize_t, Py_ssize_t, double*, bint) nogil
     void scatter_planes_f32(const float*, Py_ssize_t, float*, Py_ssize_t, Py_ssize_t) nogil
     void scatter_planes_f64(const double*, Py_ssize_t, double*, Py_ssize_t, Py_ssize_t) nogil
 
@@ -124,7 +124,8 @@ cdef enum:
     TURNED_ROWS = 4           # of planes taken as channels at least, so that tiles have their full height
     STAGED_BYTES = 128        # of each of those pixels at a time, or half: less fetches lines twice, more fits fewer rows
     STAGED_MAP = 16384        # of a map up to which those bytes are twice as many: fewer visits to the page of each pixel
-    STREAM_BYTES = 25165824   # of x and y: beyond, they come from memory, which is fast along rows only (L3 here: 32 MB, shared)
+    FAR_BYTES = 6291456       # of x and y: beyond, what the next copy to the scratch takes is fetched while this one is used
+    STREAM_BYTES = 25165824   # the same: beyond, they come from memory, which is fast along rows only (L3 here: 32 MB, shared)
     LONG_ROW = 192            # numbers: planes with longer rows are run along them
     UNEVEN = 8                # parts of a worker from which on one more or less does not matter
     ROUND = 1 << 26           # multiply-adds of a worker between two looks at the signals: 1 ms here, at worst a third of 1 s
@@ -203,6 +204,7 @@ cdef struct Plan:
     Py_ssize_t turns          # planes as channels: of output rows, one of each row phase, that are turned back at a time
     Py_ssize_t items          # row family: planes x row phases x bands
     Py_ssize_t start          # first channel of the first block, negative if that one is to overlap the second
+    bint far                  # x and y are too large for the caches of one worker
     bint dense                # channels_first: whether the rows of a plane follow each other without gaps, in x and y
     Watch watch
     dw_geometry geometry      # what all tasks share
@@ -459,7 +461,7 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
     cdef const real* b = &bias[0] if bias is not None else NULL
     cdef real* scratch = NULL
     cdef bint flat
-    cdef Py_ssize_t band = 0
+    cdef Py_ssize_t band = 0, touched
     if (meet(e, extent(<Py_ssize_t> &x[0, 0, 0, 0], x.shape, x.strides, 4, size))
             or meet(e, extent(<Py_ssize_t> &w[0, 0, 0, 0], w.shape, w.strides, 4, size))
             or b and meet(e, extent(<Py_ssize_t> b, bias.shape, bias.strides, 1, size))):
@@ -474,8 +476,8 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
     if last and channels == 1 and (p.xw == 1 or p.cols.size == 1) and (p.yw == 1 or p.cols.out == 1):
         last = False          # the same numbers in the same order: one plane
     p.watch = make_watch(<double> p.images * p.channels * p.rows.out * p.cols.out * p.rows.taps * p.cols.taps, workers)
-    p.geometry.stream = size * p.images * p.channels * (
-        p.rows.size * p.cols.size // p.repeat + p.rows.out * p.cols.out) > STREAM_BYTES
+    touched = size * p.images * p.channels * (p.rows.size * p.cols.size // p.repeat + p.rows.out * p.cols.out)
+    p.far, p.geometry.stream = touched > FAR_BYTES, touched > STREAM_BYTES
     p.geometry.clamp = len(clamp) == 2
     p.geometry.lo, p.geometry.hi = clamp if clamp else (0.0, 0.0)
     p.geometry.pad, p.geometry.period, p.geometry.repeat, p.geometry.cols, p.geometry.compact = 0, 1, 1, p.cols.out, 0

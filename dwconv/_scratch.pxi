@@ -40,9 +40,9 @@ cdef inline const real* near_weights(Plan* p, const real* w, Py_ssize_t channels
         return w
     scratch += SCRATCH_BYTES // size - taps * channels
     if real is float:
-        copy_pixels_f32(w, taps, p.ww, channels, scratch)
+        copy_pixels_f32(w, taps, p.ww, channels, scratch, False)
     else:
-        copy_pixels_f64(w, taps, p.ww, channels, scratch)
+        copy_pixels_f64(w, taps, p.ww, channels, scratch, False)
     p.geometry.wh, p.geometry.ww = p.cols.taps * channels, channels
     return scratch
 
@@ -100,6 +100,7 @@ cdef void staged_task(const Plan* shared, Py_ssize_t task, const real* x, const 
     cdef Plan p = shared[0]
     cdef Band band = band_of(&p, task % p.bands)
     cdef Py_ssize_t lanes = lanes_of(sizeof(real)), step = p.staged // <Py_ssize_t> sizeof(real), at = p.start, c, channels, r
+    cdef real* copied
     x += task // p.bands * p.xn
     y += task // p.bands * p.yn
     while at < p.channels:
@@ -107,10 +108,11 @@ cdef void staged_task(const Plan* shared, Py_ssize_t task, const real* x, const 
         at += step
         channels = dw_max(dw_min(at, p.channels) - c, lanes)      # the first chunk may be cut by the alignment
         for r in range(band.in0, band.in1):
+            copied = scratch + (r - band.in0) * p.cols.size * channels
             if real is float:
-                copy_pixels_f32(x + r * p.xh + c, p.cols.size, p.xw, channels, scratch + (r - band.in0) * p.cols.size * channels)
+                copy_pixels_f32(x + r * p.xh + c, p.cols.size, p.xw, channels, copied, p.far)
             else:
-                copy_pixels_f64(x + r * p.xh + c, p.cols.size, p.xw, channels, scratch + (r - band.in0) * p.cols.size * channels)
+                copy_pixels_f64(x + r * p.xh + c, p.cols.size, p.xw, channels, copied, p.far)
         scratch_blocks(&p, &band, scratch, channels, near_weights(&p, w + c, channels, scratch), bias + c if bias else bias,
                        y + c, p.yh, p.yw)
 
@@ -193,9 +195,9 @@ cdef void plane_task(const Plan* shared, Py_ssize_t task, const real* x, const r
     for lane in range(lanes):
         planes[lane] = x + n * p.xn + (base + lane) // p.repeat * p.xc
     if real is float:
-        gather_planes_f32(planes, band.in0 * size, (band.in1 - band.in0) * size, scratch)
+        gather_planes_f32(planes, band.in0 * size, (band.in1 - band.in0) * size, scratch, p.far)
     else:
-        gather_planes_f64(planes, band.in0 * size, (band.in1 - band.in0) * size, scratch)
+        gather_planes_f64(planes, band.in0 * size, (band.in1 - band.in0) * size, scratch, p.far)
     y += n * p.yn + base * p.yc
     while band.r0 < band.r1:
         part = band

@@ -612,12 +612,14 @@ static void DW(row_block)(DW_ROW_ARGUMENTS) {
     else (unit ? DW(row_pattern) : DW(row_picked_pattern))(g, x, w, bias, y, r0, r1);
 }
 
-/* `channels` numbers, at least a vector, of pixels `pitch` apart, as pixels without gaps. */
-static void DW(copy_pixels)(const REAL *x, ptrdiff_t pixels, ptrdiff_t pitch, ptrdiff_t channels, REAL *out) {
+/* `channels` numbers, at least a vector, of pixels `pitch` apart, as pixels without gaps.  far: as many after them are fetched for
+ * the next call. */
+static void DW(copy_pixels)(const REAL *x, ptrdiff_t pixels, ptrdiff_t pitch, ptrdiff_t channels, REAL *out, const int far) {
     for (; pixels > 0; pixels--, x += pitch, out += channels)
         for (ptrdiff_t c = 0; c < channels; c += LANES) {
             const ptrdiff_t at = dw_min(c, channels - LANES);
             DW(store)(out + at, DW(load)(x + at));
+            if (far) DW_PREFETCH(x + at + channels, 0);
         }
 }
 
@@ -631,9 +633,12 @@ DW_INLINE ptrdiff_t DW(first_pixels)(const REAL *p, ptrdiff_t pixels, ptrdiff_t 
     return dw_min(pixels, span % 2048 == 0 ? LANES - past : LANES);
 }
 
-/* Planes are taken from a table, since a multiplier repeats them; numbers from `at` on. */
-static void DW(gather_planes)(const REAL *const *planes, ptrdiff_t at, ptrdiff_t pixels, REAL *block) {
-    const ptrdiff_t span = (const char *)planes[LANES - 1] - (const char *)planes[0];
+/* Planes are taken from a table, since a multiplier repeats them; numbers from `at` on.  far: as many of the planes after them are
+ * fetched for the next call, if planes are so small that the CPU does not see them coming. */
+static void DW(gather_planes)(const REAL *const *planes, ptrdiff_t at, ptrdiff_t pixels, REAL *block, const int far) {
+    const ptrdiff_t span = (const char *)planes[LANES - 1] - (const char *)planes[0], all = pixels * LANES;
+    for (ptrdiff_t k = 0; k < (far && all * (ptrdiff_t)sizeof(REAL) <= 4096 ? all : 0); k += 64 / REAL_SIZE)
+        DW_PREFETCH(planes[LANES - 1] + at + pixels + k, 0);
     for (ptrdiff_t i = 0, n = DW(first_pixels)(planes[0] + at, pixels, span); i < pixels; i += n, n = dw_min(pixels - i, LANES)) {
         if (4 * n <= LANES) { /* a 7x7 plane ends with one number: not worth a transposition */
             for (ptrdiff_t p = i; p < i + n; p++)
