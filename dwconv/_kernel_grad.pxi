@@ -50,7 +50,7 @@ cdef enum:
 
 cdef enum GradFamily:
     CHANNELS                  # channels_last: vectors along the channels
-    PACKED                    # the same, a block's pixels copied to the scratch, in the same order of sums
+    PACKED                    # the same, x's pixels of a block, and mostly grad's, copied to the scratch; the same order of sums
     ROWS                      # vectors along a row: of a plane, or of all channels where they are fewer than lanes
     PLANES                    # channels_first: LANES planes gathered to the scratch as channels
 
@@ -69,6 +69,7 @@ cdef struct GradPlan:
     Py_ssize_t blocks, groups, group                          # of channels; a group's most blocks
     Py_ssize_t together                                       # row family, packed: of those, how many at a time
     Py_ssize_t ahead                                          # elements that slides prefetch ahead; 0: none
+    bint in_place                                             # grad is used where it lies, though x is copied
     bint far                                                  # x and grad are too large for the caches of one worker
     Py_ssize_t parts, per_part                                # of the pieces; pieces of a part, 2**k
     Py_ssize_t gathered, scratch                              # numbers of a worker: for planes, in all
@@ -102,7 +103,8 @@ cdef inline void add_channels(const GradPlan* p, dw_grad* g, const Phase* rows, 
     """x, grad: tap row 0 of output row r0 and its first pixel; output row r0.  Distances between rows are in g.
 
     Copies are of `channels` numbers a pixel."""
-    cdef Py_ssize_t xw = p.xw if p.family == CHANNELS else channels, gw = p.gw if p.family == CHANNELS else channels
+    cdef Py_ssize_t xw = p.xw if p.family == CHANNELS else channels
+    cdef Py_ssize_t gw = p.gw if p.family == CHANNELS or p.in_place else channels
     cdef Py_ssize_t f, c0, c1
     cdef Phase cols
     cdef const real* xp
@@ -151,7 +153,10 @@ cdef inline void pack(const real* x, Py_ssize_t rows, Py_ssize_t row, Py_ssize_t
 
 cdef inline void add_copied(const GradPlan* p, dw_grad* g, const Unit* u, const real* x, const real* grad, real* acc,
                             Py_ssize_t block, Py_ssize_t blocks, real* scratch) noexcept nogil:
-    """As add_channels, in bands of p.fit rows that are copied to the scratch as pixels of the channels of the blocks."""
+    """As add_channels, in bands of p.fit rows that are copied to the scratch as pixels of the channels of the blocks.
+
+    Not grad, where p.in_place."""
+    cdef const real* there
     cdef const real* x_planes[16]
     cdef const real* g_planes[16]
     cdef const Phase* rows = &u.rows
@@ -168,17 +173,20 @@ cdef inline void add_copied(const GradPlan* p, dw_grad* g, const Unit* u, const 
         end = dw_min(r + p.fit, u.r1)
         t0 = dw_max(rows.lo, r * p.rows.step)            # tap rows, of output row 0
         t1 = dw_max(dw_min(rows.hi, (end - 1) * p.rows.step + p.rows.taps), t0)
-        out = scratch + (t1 - t0) * g.xh
+        there = out = scratch + (t1 - t0) * g.xh
         if p.family == PLANES:
             collect(x_planes, (rows.first + t0 * p.rows.dilation) * p.xh, t1 - t0, x_row, p.cols.size, p.lanes, scratch, p.far)
             collect(g_planes, (u.phase + r * p.rows.phases) * p.gh, end - r, g_row, p.cols.out, p.lanes, out, p.far)
         else:
             pack(x + (rows.first + t0 * p.rows.dilation) * p.xh, t1 - t0, x_row, p.cols.size, p.xw, first, p.channels, p.repeat,
                  width, scratch, p.far)
-            pack(grad + (u.phase + r * p.rows.phases) * p.gh, end - r, g_row, p.cols.out, p.gw, first, p.channels, 1, width, out,
-                 p.far)
+            if p.in_place:
+                there, g.gh = grad + u.phase * p.gh + r * g_row + first, g_row
+            else:
+                pack(grad + (u.phase + r * p.rows.phases) * p.gh, end - r, g_row, p.cols.out, p.gw, first, p.channels, 1, width,
+                     out, p.far)
         for k in range(blocks):
-            add_channels(p, g, rows, r, end, u.chunk, scratch + (r * p.rows.step - t0) * g.xh, <const real*> out,
+            add_channels(p, g, rows, r, end, u.chunk, scratch + (r * p.rows.step - t0) * g.xh, there,
                          acc + k * p.taps * p.lanes, first_channel(p, block + k) - first, width)
         r = end
 
@@ -218,12 +226,15 @@ cdef inline void add_rows(const GradPlan* p, dw_grad* g, const Unit* u, const re
         a = dw_max(dw_min(c0 - p.cols.pad, p.cols.size), 0)
         z = dw_max(dw_min(c1 - p.cols.pad + (p.cols.taps - 1) * p.cols.dilation, p.cols.size), a)
         x_pitch, g_pitch = pitch_of((z - a) * unit), pitch_of(u.e1 - u.e0)
-        if (t1 - t0) * x_pitch + count * g_pitch <= p.gathered:
-            out = scratch + (t1 - t0) * x_pitch
+        out = scratch + (t1 - t0) * x_pitch
+        if out - scratch + (0 if p.in_place else count * g_pitch) <= p.gathered:
             copy_rows(x_planes[0] + t0 * g.xh + a * p.xw, t1 - t0, g.xh, z - a, p.xw, unit, x_pitch, scratch)
-            copy_rows(g_planes[0] + c0 * p.gw, count, g.gh, c1 - c0, p.gw, p.period, g_pitch, out)
-            x_planes[0], g_planes[0] = scratch - t0 * x_pitch - a * unit, out - u.e0
-            g.xh, g.gh, g.pixel, g.gw = x_pitch, g_pitch, unit, p.period
+            x_planes[0] = scratch - t0 * x_pitch - a * unit
+            g.xh, g.pixel = x_pitch, unit
+            if not p.in_place:
+                copy_rows(g_planes[0] + c0 * p.gw, count, g.gh, c1 - c0, p.gw, p.period, g_pitch, out)
+                g_planes[0] = out - u.e0
+                g.gh, g.gw = g_pitch, p.period
     if real is float:
         grad_rows_f32(g, x_planes, g_planes, blocks, acc, u.e0, u.e1)
     else:
@@ -392,7 +403,9 @@ cdef inline bint planes_win(const GradPlan* p) noexcept nogil:
 cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) noexcept nogil:
     """By geometry only, since rows and channels add in orders of their own."""
     cdef Py_ssize_t rest = SCRATCH_BYTES // (p.lanes * size) - (p.rows.taps - p.rows.step) * p.cols.size
-    p.fit = rest // (p.rows.step * p.cols.size + p.cols.out)
+    # slides take each number of grad once (of 7x7 taps thrice, 1.1 times; without AVX-512 of 5x5 four times, 0.9)
+    p.in_place = last and p.repeat == 1 and p.channels >= p.lanes and p.rows.taps <= (7 if DW_VECTOR_BYTES == 64 else 3)
+    p.fit = rest // (p.rows.step * p.cols.size + (0 if p.in_place else p.cols.out))
     if last:
         if p.channels < p.lanes and p.cols.stride == 1:
             return ROWS
@@ -438,6 +451,10 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
         p.group = dw_max(1, dw_min(p.group, p.blocks // want))
     p.groups = dw_ceil_div(p.blocks, p.group)
     p.together = 1
+    if p.family == ROWS:
+        p.in_place = p.gw == p.period
+    elif p.in_place:
+        numbers = p.rows.size * p.cols.size
     if p.family == PACKED and p.repeat == 1 and p.channels >= p.lanes:
         p.together = dw_max(1, dw_min(dw_min(p.group, 4), SCRATCH_BYTES // (p.lanes * size) // dw_max(numbers, 1)))
         p.fit = p.rows.out if p.together > 1 else p.fit
@@ -457,10 +474,13 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
     elif p.family == ROWS:
         p.together = p.group
     # from memory a slide's lines would come one by one (56x56x1500 in NHWC: half the time); from the caches this costs a tenth
-    p.ahead = p.lanes
-    if p.gathered or p.family == CHANNELS and p.channels <= 4 * p.lanes or touched <= STREAM_BYTES:
-        p.ahead = 0
     p.far = touched > FAR_BYTES
+    p.ahead = 0
+    if p.gathered:
+        if p.in_place and p.far:
+            p.ahead = p.lanes if p.family == PACKED else most * p.strip
+    elif touched > STREAM_BYTES and (p.family != CHANNELS or p.channels > 4 * p.lanes):
+        p.ahead = p.lanes
     p.scratch = p.gathered + levels * p.group * p.taps * p.lanes
 
 

@@ -120,6 +120,7 @@ typedef struct {
     MASK g;                   /* lanes of grad that exist */
     MASK out[DW_MOST_ACROSS]; /* masked, halves, scattered: per tap across, lanes of grad whose x lies in the image */
     MASK in[6];               /* halves: lanes of the vectors of x that lie in the row */
+    ptrdiff_t next;           /* halves, Q of 3: the number after two vectors, or the next one that lies in the row */
 } DW(dw_slide_masks);
 
 typedef struct {
@@ -149,7 +150,7 @@ DW_INLINE void DW(slide_halves)(const REAL *p, const DW(dw_slide_masks) *m, VEC 
     const VEC a = DW(load_lanes)(p, m->in[0]), b = DW(load_lanes)(p + LANES, m->in[1]);
     v[0] = DW(even)(a, b);
     if (Q > 1) v[1] = DW(odd)(a, b);
-    if (Q > 2) v[2] = DW(shift)(v[0], DW(load_lanes)(p + 2 * LANES, m->in[2]), 1);
+    if (Q > 2) v[2] = DW(shift)(v[0], DW(splat)(p[m->next]), 1); /* a vector of which one number is needed is up to two lines */
 #else
     DW_UNROLL for (int q = 0; q < Q; q++)
         v[q] = DW(even)(DW(load_lanes)(p + q, m->in[2 * q]), DW(load_lanes)(p + q + LANES, m->in[2 * q + 1]));
@@ -449,10 +450,11 @@ static void DW(grad_rows)(const dw_grad *g, const REAL *const *x, const REAL *co
             }
             if (halves) {
                 const ptrdiff_t first = g->pad - q - col * g->sw;
-                for (int k = 0; k < 6; k++) {
+                for (int k = 0; k < (DW_SHIFTS ? 2 : 6); k++) {
                     const ptrdiff_t at = DW_SHIFTS ? first - k * LANES : first - k / 2 - k % 2 * LANES;
                     m->in[k] = DW(lanes)(at, g->width + at);
                 }
+                m->next = dw_max(first, dw_min(2 * LANES, g->width + first - 1));
             }
             const int mode = halves ? DW_HALVES : rare ? (inside ? DW_INDEXED : DW_SCATTERED) : inside ? DW_WHOLE : DW_MASKED;
             if (s.lines && mode != last) {

@@ -48,9 +48,9 @@ DW_INLINE const VEC *DW(plane_inputs)(const REAL **p, VEC *v, const DW(dw_plane_
 #if DW_SHIFTS /* others: row_even of _tiles.h */
     if (j == 0) {
         VEC even[DW_PLANE_VECTORS + 1], odd[DW_PLANE_VECTORS + 1];
-        DW_UNROLL for (int k = 0; k <= T; k++) { /* the last: a vector's first half is enough */
+        DW_UNROLL for (int k = 0; k <= T; k++) { /* the last: a vector's first half is enough, of 3 taps its first number */
             const REAL *at = *p + 2 * k * LANES;
-            const VEC a = checked ? DW(load_lanes)(at, m->in[2 * k]) : DW(load)(at);
+            const VEC a = k == T && K == 3 && !checked ? DW(splat)(*at) : checked ? DW(load_lanes)(at, m->in[2 * k]) : DW(load)(at);
             const VEC b = k == T ? a : checked ? DW(load_lanes)(at + LANES, m->in[2 * k + 1]) : DW(load)(at + LANES);
             even[k] = DW(even)(a, b);
             odd[k] = DW(odd)(a, b);

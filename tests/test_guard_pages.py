@@ -195,6 +195,8 @@ def grid(vector_bytes):
                        out_gap=gap)
         for kernel, c in itertools.product(((31, 31), (51, 5), (1, 33), (9, 8)), (3, lanes + 1)):  # beyond the tables of masks
             yield Case(**common, h=12, w=21, c=c, size=kernel)
+        for c, stride in itertools.product((1, lanes + 1), (1, 2)):  # vectors of outputs that lie in the padding
+            yield Case(**common, h=3, w=9, c=c, strides=(stride,) * 2, padding=((0, 0), (4 * lanes + 3, 2 * lanes)))
         for c, w in ((1, 2100), (2, 1027)):  # GRAD_COLS
             yield Case(**common, h=2, c=c, w=w, size=(2, 3), strides=(2, 2))
         for kernel, stride, c in ((3, 1, lanes + 1), (3, 2, lanes + 1), (5, 1, 1)) if at_end else ():  # STREAM_BYTES
