@@ -37,7 +37,7 @@ from dwconv import _cpu, _runtime
 
 SENTINEL, MARGIN = -12345.0, 64  # around `out`; elements, several vectors of any width
 LAYOUTS, PASSES = ("channels_last", "channels_first"), ("forward", "input_grad", "kernel_grad")
-PAGE, ROOM = mmap.PAGESIZE, 2**25  # bytes of an arena
+PAGE, ROOM = mmap.PAGESIZE, 2**28  # bytes of an arena, of which a case touches what it needs
 
 
 class Case(typing.NamedTuple):
