@@ -206,7 +206,7 @@ DW_INLINE void DW(slide)(const dw_slide *s, const REAL *x, const REAL *g, REAL *
         DW_UNROLL for (int rest = 0; rest < S; rest++) {                                                                \
             if (check_p && S == 2 && !(along & 0x55555555u << rest)) continue;                                          \
             VEC halves[DW_MOST_ACROSS];                                                                                 \
-            if (mode == DW_HALVES) DW(slide_halves)(x + (u * S + rest) * x_step, m, halves, Q);                     \
+            if (mode == DW_HALVES) DW(slide_halves)(x + (u * S + rest) * x_step, m, halves, Q);                         \
             DW_UNROLL for (int q = 0; q < Q; q++) {                                                                     \
                 if (check_q && !(across >> q & 1)) continue;                                                            \
                 VEC v = mode == DW_HALVES ? halves[q] : DW(slide_x)(x + ((u * S + rest) * x_step + q * x_tap), b, out[q], mode); \
@@ -507,14 +507,11 @@ static void DW(grad_add_lanes)(const REAL *acc, ptrdiff_t taps, ptrdiff_t period
     }
 }
 
-/* Pixels of a row as a run of vectors of `lanes` output channels from `first` on, of which `repeat` share a channel of x. */
+/* Pixels of a row as a run of vectors of `lanes` output channels from `first` on, of which `repeat` share a channel of x; copy_pixels
+ * of _tiles.h where none do and a vector is full. */
 static void DW(pack_pixels)(const REAL *x, ptrdiff_t pixels, ptrdiff_t pixel, ptrdiff_t first, ptrdiff_t lanes, ptrdiff_t repeat,
                             REAL *block) {
     x += first / repeat;
-    if (repeat == 1 && lanes == LANES) {
-        for (ptrdiff_t i = 0; i < pixels; i++) DW(store)(block + i * LANES, DW(load)(x + i * pixel));
-        return;
-    }
     const MASK m = DW(lanes)(0, (first + lanes - 1) / repeat - first / repeat + 1);
     IVEC index;
     for (ptrdiff_t l = 0; l < LANES; l++)
