@@ -124,7 +124,7 @@ cdef enum:
     TURNED_ROWS = 4           # of planes taken as channels at least, so that tiles have their full height
     STAGED_BYTES = 128        # of each of those pixels at a time, or half: less fetches lines twice, more fits fewer rows
     STAGED_MAP = 16384        # of a map up to which those bytes are twice as many: fewer visits to the page of each pixel
-    FAR_BYTES = 6291456       # of x and y: beyond, what the next copy to the scratch takes is fetched while this one is used
+    FAR_BYTES = 6291456       # of x and y: beyond, what the next copy or slide takes is fetched while this one is used
     STREAM_BYTES = 25165824   # the same: beyond, they come from memory, which is fast along rows only (L3 here: 32 MB, shared)
     LONG_ROW = 192            # numbers: planes with longer rows are run along them
     UNEVEN = 8                # parts of a worker from which on one more or less does not matter
