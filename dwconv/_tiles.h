@@ -59,6 +59,8 @@ enum { DW_PLAIN, DW_REPEAT, DW_PARTIAL };
  * all lanes; from a pattern that repeats them, as flat rows need; or picked from those of the kernel, where that pattern is too large. */
 enum { DW_UNIT, DW_EVEN, DW_PICKED };
 enum { DW_ONE, DW_PATTERN, DW_COMPACT };
+/* What the caller knows of row tiles: that they reach a border of the image, that they do not, or neither. */
+enum { DW_EDGE, DW_INSIDE, DW_EITHER };
 
 enum { DW_TAP_LANES = 32 }; /* kernel columns whose masks a tile keeps */
 enum { DW_INNER_BYTES = 16384 }; /* of weights, up to which tiles of any kernel take all channels of a pixel in turn: half of L1 */
@@ -70,16 +72,18 @@ static inline ptrdiff_t dw_ceil_div(ptrdiff_t a, ptrdiff_t b) { return a / b + (
 #if DW_BYTES == 64 || defined(__aarch64__)
 #define DW_REGISTERS 32
 #define DW_RUN 8 /* taps of a kernel of any size whose weights are in registers */
+#define DW_RUN_BY_2 7 /* ... at stride 2 */
 #else
 #define DW_REGISTERS 16
 #define DW_RUN 7
+#define DW_RUN_BY_2 4
 #endif
 
 /* Cuts rows r0..r1 into strips of nearly equal height, at most MOST, and calls STRIP(first row, height): equal ones,
- * because a last strip of one row would run at the speed of one-row tiles.  Rows whose inputs lie apart go one by one. */
-#define DW_STRIPS(MOST, STRIP)                                                       \
+ * because a last strip of one row would run at the speed of one-row tiles.  Rows that share too little go one by one. */
+#define DW_STRIPS(MOST, SINGLE, STRIP)                                               \
     do {                                                                             \
-        const ptrdiff_t count_ = dw_ceil_div(r1 - r0, g->sh > g->kh ? 1 : (MOST));   \
+        const ptrdiff_t count_ = dw_ceil_div(r1 - r0, (SINGLE) ? 1 : (MOST));        \
         for (ptrdiff_t i_ = 0; i_ < count_; i_++) {                                  \
             const ptrdiff_t r = r0 + (r1 - r0) * i_ / count_;                        \
             switch (r0 + (r1 - r0) * (i_ + 1) / count_ - r) {                        \
@@ -211,7 +215,7 @@ DW_INLINE void DW(channel_tile_any)(
         const dw_geometry *g, const REAL *x, const REAL *w, VEC bias, REAL *y, ptrdiff_t t0, ptrdiff_t t1, ptrdiff_t u0, ptrdiff_t u1,
         const ptrdiff_t cols, const DW(dw_block) *b, const int S, const int R, const int T, const int mode) {
     VEC acc[32];
-    const ptrdiff_t run = S == 0 ? 1 : S == 2 ? 4 : DW_RUN, most = dw_ceil_div(g->kw, dw_ceil_div(g->kw + !g->kw, run));
+    const ptrdiff_t run = S == 0 ? 1 : S == 2 ? DW_RUN_BY_2 : DW_RUN, most = dw_ceil_div(g->kw, dw_ceil_div(g->kw + !g->kw, run));
     DW_UNROLL for (int k = 0; k < R * T; k++) acc[k] = bias;
     for (ptrdiff_t i = dw_max(t0 - (R - 1) * g->sh, 0); i < dw_min(t1, g->kh); i++) {
         const int r0 = i < t0, r1 = i + (R - 1) * g->sh < t1 ? R : 1;
@@ -228,9 +232,9 @@ DW_INLINE void DW(channel_tile_any)(
             case 2: if (S) RUN(2); break;
             case 3: if (S) RUN(3); break;
             case 4: if (S) RUN(4); break;
-            case 5: if (S == 1) RUN(5); break;
-            case 6: if (S == 1) RUN(6); break;
-            case 7: if (S == 1) RUN(7); break;
+            case 5: if (S == 1 || (S == 2 && DW_RUN_BY_2 >= 5)) RUN(5); break;
+            case 6: if (S == 1 || (S == 2 && DW_RUN_BY_2 >= 6)) RUN(6); break;
+            case 7: if (S == 1 || (S == 2 && DW_RUN_BY_2 >= 7)) RUN(7); break;
 #if DW_RUN == 8
             case 8: if (S == 1) RUN(8); break;
 #endif
@@ -310,11 +314,27 @@ DW_INLINE int DW(rows_reached)(const dw_geometry *g, ptrdiff_t t, int *first, co
     return end;
 }
 
+/* From memory: what the strip of `rows` rows from `row` on needs of x and y in place of the same columns of the strip above it, which is
+ * about to run; the CPU does not see that coming, as a strip takes some of many rows in turn (1920x1080x3: 1.2 to 1.3 times).
+ * x: tap (0, 0) of output (0, 0). */
+DW_INLINE void DW(fetch_rows)(const dw_geometry *g, const REAL *x, const REAL *y, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t c, ptrdiff_t size,
+                              const int S) {
+    enum { LINE = 64 / REAL_SIZE };
+    if (!g->stream || g->cols * REAL_SIZE < 512) return; /* several shorter rows are one run */
+    x += (row * g->sh + g->kh - g->sh) * g->xh + c * S;
+    y += row * g->yh + c;
+    for (; rows > 0; rows--, y += g->yh) {
+        for (ptrdiff_t s = 0; s < g->sh; s++, x += g->xh)
+            for (ptrdiff_t k = 0; k < size * S; k += LINE) DW_PREFETCH(x + k, 0);
+        for (ptrdiff_t k = 0; k < size; k += LINE) DW_PREFETCH(y + k, 1);
+    }
+}
+
 /* Tap column j of one input row, x that of output element c: T vectors of x, and for rows r0..r1, all of which it reaches, one
  * weight each. */
 DW_INLINE void DW(row_tap)(
-        const dw_geometry *g, const DW(dw_row) *q, const REAL *x, const REAL *w, VEC *acc, const ptrdiff_t j, ptrdiff_t c,
-        const ptrdiff_t *phase, const MASK *table, int r0, int r1, const int R, const int T, const int mode, const int weights,
+        const dw_geometry *g, const DW(dw_row) *q, const REAL *x, const REAL *w, VEC *acc, const ptrdiff_t j, ptrdiff_t c, ptrdiff_t apart,
+        ptrdiff_t phase, const MASK *table, int r0, int r1, const int R, const int T, const int mode, const int weights,
         const int checked, const int all_rows) {
     VEC v[4];
     MASK out[4];
@@ -324,26 +344,26 @@ DW_INLINE void DW(row_tap)(
         out[k] = DW(lanes)(0, LANES);
         if (checked && j >= DW_TAP_LANES) {
             DW(row_reach)(g, j, &lo, &hi, mode);
-            out[k] = DW(lanes)(lo - c - k * LANES, hi - c - k * LANES);
+            out[k] = DW(lanes)(lo - c - k * apart, hi - c - k * apart);
         } else if (checked) out[k] = table[j * T + k];
         if (mode == DW_PICKED) {
             const ptrdiff_t at = checked ? j * g->xw - g->pad + DW(row_input)(g, c, mode) : 0;
-            v[k] = DW(load_picked)(x, q->inputs[phase[k]], q->vectors, checked, -at, g->width - at, out[k]);
+            v[k] = DW(load_picked)(x, q->inputs[phase], q->vectors, checked, -at, g->width - at, out[k]);
         } else if (mode == DW_EVEN) {
             const ptrdiff_t first = g->pad - j * g->xw - 2 * (c + k * LANES), last = g->width + first;
             const REAL *p = x + 2 * k * LANES;
             const VEC a = checked ? DW(load_lanes)(p, DW(lanes)(first, last)) : DW(load)(p);
             const VEC b = checked ? DW(load_lanes)(p + LANES, DW(lanes)(first - LANES, last - LANES)) : DW(load)(p + LANES);
             v[k] = DW(even)(a, b);
-        } else v[k] = checked ? DW(load_lanes)(x + k * LANES, out[k]) : DW(load)(x + k * LANES);
+        } else v[k] = checked ? DW(load_lanes)(x + k * apart, out[k]) : DW(load)(x + k * apart);
     }
     DW_UNROLL for (int r = 0; r < R; r++) {
         if (!all_rows && (r < r0 || r >= r1)) continue;
         const REAL *p = w - r * g->sh * g->wh + j * g->ww;
+        const VEC wv = weights == DW_ONE      ? DW(splat)(*p)
+                       : weights == DW_PATTERN ? DW(load)(p + phase)
+                                              : DW(load_indexed)(p, DW(lanes)(0, g->period), q->weights[phase]);
         DW_UNROLL for (int k = 0; k < T; k++) {
-            const VEC wv = weights == DW_ONE      ? DW(splat)(*p)
-                           : weights == DW_PATTERN ? DW(load)(p + phase[k])
-                                                  : DW(load_indexed)(p, DW(lanes)(0, g->period), q->weights[phase[k]]);
             if (checked) acc[r * T + k] = DW(add_product)(acc[r * T + k], v[k], wv, out[k]);
             else acc[r * T + k] = acc[r * T + k] + v[k] * wv;
         }
@@ -352,11 +372,11 @@ DW_INLINE void DW(row_tap)(
 
 /* R rows x T vectors from output element c, of row `row`.  If checked, lanes outside the image or past the row's end are left out. */
 DW_INLINE void DW(row_tile)(
-        const dw_geometry *g, const DW(dw_row) *q, const REAL *x, const REAL *w, const VEC *bias, REAL *y, ptrdiff_t row, ptrdiff_t c,
-        const ptrdiff_t *phase, const MASK *table, const int R, const int T, const int mode, const int weights, const int checked) {
+        const dw_geometry *g, const DW(dw_row) *q, const REAL *x, const REAL *w, VEC bias, REAL *y, ptrdiff_t row, ptrdiff_t c,
+        ptrdiff_t apart, ptrdiff_t phase, const MASK *table, const int R, const int T, const int mode, const int weights, const int checked) {
     const ptrdiff_t t0 = dw_max(g->row_lo - row * g->sh, 0), t1 = dw_min(g->row_hi - row * g->sh, (R - 1) * g->sh + g->kh);
     VEC acc[32];
-    DW_UNROLL for (int k = 0; k < R * T; k++) acc[k] = bias[k % T];
+    DW_UNROLL for (int k = 0; k < R * T; k++) acc[k] = bias;
     x += (row * g->sh + t0) * g->xh;
     w += t0 * g->wh;
     for (ptrdiff_t t = t0; t < t1; t++, x += g->xh, w += g->wh) {
@@ -364,66 +384,74 @@ DW_INLINE void DW(row_tile)(
         const int end = DW(rows_reached)(g, t, &first, R);
         if (first == 0 && end == R)
             for (ptrdiff_t j = 0; j < g->kw; j++)
-                DW(row_tap)(g, q, x, w, acc, j, c, phase, table, 0, R, R, T, mode, weights, checked, 1);
+                DW(row_tap)(g, q, x, w, acc, j, c, apart, phase, table, 0, R, R, T, mode, weights, checked, 1);
         else
             for (ptrdiff_t j = 0; j < g->kw; j++)
-                DW(row_tap)(g, q, x, w, acc, j, c, phase, table, first, end, R, T, mode, weights, checked, 0);
+                DW(row_tap)(g, q, x, w, acc, j, c, apart, phase, table, first, end, R, T, mode, weights, checked, 0);
     }
     y += row * g->yh;
     DW(clamp_all)(g, acc, R * T);
     DW_UNROLL for (int r = 0; r < R; r++, y += g->yh) {
         DW_UNROLL for (int k = 0; k < T; k++) {
             const VEC v = acc[r * T + k];
-            if (checked && c + (k + 1) * LANES > g->cols) DW(store_first)(y + k * LANES, v, g->cols - c - k * LANES);
-            else DW(store)(y + k * LANES, v);
+            if (checked && c + k * apart + LANES > g->cols) DW(store_first)(y + k * apart, v, g->cols - c - k * apart);
+            else DW(store)(y + k * apart, v);
         }
     }
 }
 
-/* Output rows r0..r1 of T vectors from output element c on. */
+/* Output rows r0..r1 of T vectors, `apart` from each other, from output element c on. */
 DW_INLINE void DW(row_column)(
         const dw_geometry *g, const DW(dw_row) *q, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1,
-        ptrdiff_t c, const int MOST, const int T, const int mode, const int weights, const int edge) {
-    const ptrdiff_t at = DW(row_input)(g, c, mode) - g->pad;
-    const ptrdiff_t end = at + (mode == DW_PICKED ? q->vectors : mode == DW_EVEN ? 2 * T : T) * LANES;
-    const int inside = !edge && at >= 0 && end + (g->kw - 1) * g->xw <= g->width && c + T * LANES <= g->cols;
-    ptrdiff_t phase[4] = {0};
-    VEC b[4];
+        ptrdiff_t c, ptrdiff_t apart, const int MOST, const int T, const int mode, const int weights, const int known) {
+    const ptrdiff_t at = DW(row_input)(g, c, mode) - g->pad, last = (T - 1) * apart + LANES;
+    const ptrdiff_t end = at + (mode == DW_PICKED ? q->vectors * LANES : mode == DW_EVEN ? 2 * last : last);
+    const int fits = at >= 0 && end + (g->kw - 1) * g->xw <= g->width && c + last <= g->cols;
+    const int inside = known == DW_EITHER ? fits : known == DW_INSIDE;
+    const ptrdiff_t phase = weights == DW_ONE ? 0 : c % g->period;
+    const VEC b = !bias ? DW(splat)(0)
+                  : weights == DW_ONE    ? DW(splat)(*bias)
+                  : weights == DW_PATTERN ? DW(load)(bias + phase)
+                                         : DW(load_indexed)(bias, DW(lanes)(0, g->period), q->weights[phase]);
     MASK table[DW_TAP_LANES * 4]; /* filled once for all rows */
-    DW_UNROLL for (int k = 0; k < T; k++) {
-        if (weights != DW_ONE) phase[k] = (c + k * LANES) % g->period;
-        b[k] = !bias ? DW(splat)(0)
-               : weights == DW_ONE    ? DW(splat)(*bias)
-               : weights == DW_PATTERN ? DW(load)(bias + phase[k])
-                                      : DW(load_indexed)(bias, DW(lanes)(0, g->period), q->weights[phase[k]]);
-    }
     if (!inside)
         for (ptrdiff_t k = 0; k < dw_min(g->kw, DW_TAP_LANES) * T; k++)
-            table[k] = DW(lanes)(q->lo[k / T] - c - k % T * LANES, q->hi[k / T] - c - k % T * LANES);
+            table[k] = DW(lanes)(q->lo[k / T] - c - k % T * apart, q->hi[k / T] - c - k % T * apart);
     x += at + g->pad;
     y += c;
 #define STRIP(row, R)                                                                                        \
     {                                                                                                        \
-        if (edge || !inside) DW(row_tile)(g, q, x, w, b, y, row, c, phase, table, R, T, mode, weights, 1);   \
-        else DW(row_tile)(g, q, x, w, b, y, row, c, phase, table, R, T, mode, weights, 0);                   \
+        if (!inside) DW(row_tile)(g, q, x, w, b, y, row, c, apart, phase, table, R, T, mode, weights, 1);    \
+        else DW(row_tile)(g, q, x, w, b, y, row, c, apart, phase, table, R, T, mode, weights, 0);            \
     }
-    DW_STRIPS(MOST, STRIP);
+    DW_STRIPS(MOST, g->sh >= g->kh, STRIP);
 #undef STRIP
 }
 
-/* Output rows r0..r1: down the columns, or along rows so long that going down touches a page per row. */
+/* Output rows r0..r1: down the columns, or along rows so long that going down touches a page per row.  R x T vectors beside the
+ * borders, where masks need registers, and wide_r x wide_t inside, if not 0. */
 DW_INLINE void DW(row_any)(
         const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1, const int R, const int T,
-        const int mode, const int weights) {
+        const int wide_r, const int wide_t, const int mode, const int weights) {
     DW(dw_row) q;
-    const ptrdiff_t step = g->strips ? 4 * R : r1 - r0;
+    const ptrdiff_t step = !g->strips ? r1 - r0 : wide_r ? wide_r : R; /* more rows at once: 2000x2000 2x2 takes 2.4 times as long */
     DW(row_fill)(g, &q, mode, weights);
+    ptrdiff_t apart = LANES; /* vectors of the same weights: the least multiple of the period */
+    while (weights != DW_ONE && apart % g->period) apart += LANES;
     x += g->x0;
     for (ptrdiff_t row = r0; row < r1; row += step) {
-        const ptrdiff_t end = dw_min(row + step, r1);
-        ptrdiff_t c = 0;
-        for (; g->cols - c > (T - 1) * LANES; c += T * LANES) DW(row_column)(g, &q, x, w, bias, y, row, end, c, R, T, mode, weights, 0);
-        if (T > 1) for (; c < g->cols; c += LANES) DW(row_column)(g, &q, x, w, bias, y, row, end, c, R, 1, mode, weights, 1);
+        const ptrdiff_t last = dw_min(row + step, r1);
+        for (ptrdiff_t base = 0, many; base < g->cols; base += many * apart) {
+            const ptrdiff_t end = base + wide_t * apart;
+            const int inside = wide_t && base >= g->pad && end <= g->cols && end - g->pad + (g->kw - 1) * g->xw <= g->width;
+            many = inside ? wide_t : g->cols - base > apart ? T : 1;
+            if (wide_t) DW(fetch_rows)(g, x, y, last, last - row, base, many * apart, 1);
+            for (ptrdiff_t c = base; c < dw_min(base + apart, g->cols); c += LANES) {
+                if (wide_t && inside) DW(row_column)(g, &q, x, w, bias, y, row, last, c, apart, wide_r, wide_t, mode, weights, DW_INSIDE);
+                else if (many == T) DW(row_column)(g, &q, x, w, bias, y, row, last, c, apart, R, T, mode, weights, DW_EITHER);
+                else DW(row_column)(g, &q, x, w, bias, y, row, last, c, apart, R, 1, mode, weights, DW_EDGE);
+            }
+        }
     }
 }
 
@@ -437,16 +465,19 @@ DW_INLINE void DW(row_any)(
  *
  * 7 columns, because the maps of the usual networks are 7 * 2^n wide; 2 x 7 accumulators leave registers for the 9 weights of a
  * 3x3 kernel, which is bound by memory: it takes a pixel's channels in their order in memory.  Larger kernels are bound by
- * multiply-adds and keep one block's weights through a band of rows. */
+ * multiply-adds and keep one block's weights through a band of rows.  With 32 registers those of a tap row of 7 fit, and the tile of
+ * any kernel is as fast as one for 7x7.
+ *
+ * Rows of any kernel take DW_WIDE_ROWS x DW_WIDE_VECTORS: loads per multiply-add are 1/rows + 1/vectors. */
 #if DW_REGISTERS == 32
 #define DW_CHANNEL_TILES(TILE)                                                                     \
     TILE(3, 1, 4, 1, 1, 1) TILE(3, 2, 4, 1, 1, 1)                                                  \
     TILE(3, 1, 2, 4, 1, 2) TILE(3, 2, 2, 4, 1, 2) TILE(5, 1, 2, 4, 0, 2)                           \
-    TILE(3, 1, 2, 7, 1, 0) TILE(3, 2, 2, 7, 1, 0) TILE(5, 1, 2, 7, 0, 0) TILE(5, 2, 2, 7, 0, 0) TILE(7, 1, 2, 7, 0, 0)
+    TILE(3, 1, 2, 7, 1, 0) TILE(3, 2, 2, 7, 1, 0) TILE(5, 1, 2, 7, 0, 0) TILE(5, 2, 2, 7, 0, 0)
 #define DW_REPEAT_TILES(TILE) TILE(3, 1, 2, 7) TILE(3, 2, 2, 7)
 #define DW_PLANE_UNIT(TILE) TILE(3, 1, 3, 1) TILE(5, 1, 2, 1) TILE(7, 1, 2, 0)
 #define DW_FLAT_TILES(TILE) TILE(3, 3) TILE(5, 3) TILE(7, 3)
-enum { DW_ANY_ROWS = 2, DW_ANY_COLS = 7, DW_ROW_ROWS = 4, DW_ROW_VECTORS = 2, DW_PLANE_ROWS = 4, DW_PLANE_VECTORS = 3 };
+enum { DW_ANY_ROWS = 2, DW_ANY_COLS = 7, DW_WIDE_ROWS = 4, DW_WIDE_VECTORS = 4, DW_PLANE_ROWS = 4, DW_PLANE_VECTORS = 3 };
 #else
 #define DW_CHANNEL_TILES(TILE)                                                                     \
     TILE(3, 1, 4, 1, 1, 1) TILE(3, 2, 4, 1, 1, 1)                                                  \
@@ -459,7 +490,7 @@ enum { DW_ANY_ROWS = 2, DW_ANY_COLS = 7, DW_ROW_ROWS = 4, DW_ROW_VECTORS = 2, DW
 #define DW_PLANE_UNIT(TILE) TILE(3, 1, 2, 1)
 #define DW_FLAT_TILES(TILE) TILE(3, 2)
 #endif
-enum { DW_ANY_ROWS = 1, DW_ANY_COLS = 7, DW_ROW_ROWS = 4, DW_ROW_VECTORS = 2, DW_PLANE_ROWS = 4, DW_PLANE_VECTORS = 2 };
+enum { DW_ANY_ROWS = 1, DW_ANY_COLS = 7, DW_WIDE_ROWS = 3, DW_WIDE_VECTORS = 3, DW_PLANE_ROWS = 4, DW_PLANE_VECTORS = 2 };
 #endif
 /*   planes: kernel, stride, vectors, whether short rows slide (7x7 kernels: planes as channels are as fast).  Weights of a 3x3
  *   kernel stay in registers; of others each load should serve two multiply-adds.
@@ -482,7 +513,7 @@ enum { DW_ANY_ROWS = 1, DW_ANY_COLS = 7, DW_ROW_ROWS = 4, DW_ROW_VECTORS = 2, DW
         enum { K_ = K, S_ = S, T_ = T, INNER_ = INNER };                                                                   \
         VEC wv[K * K];                                                                                                     \
         if (!INNER) DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = DW(load)(w + k / K * g->wh + k % K * g->ww);         \
-        DW_STRIPS(R, STRIP);                                                                                               \
+        DW_STRIPS(R, g->sh > g->kh, STRIP);                                                                                               \
     }
 DW_CHANNEL_TILES(TILE)
 #undef TILE
@@ -495,7 +526,7 @@ DW_CHANNEL_TILES(TILE)
         enum { K_ = K, S_ = S, T_ = T };                                                                                   \
         VEC wv[K * K];                                                                                                     \
         DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = DW(load)(w + k / K * g->wh + k % K * g->ww);                     \
-        DW_STRIPS(R, STRIP);                                                                                               \
+        DW_STRIPS(R, g->sh > g->kh, STRIP);                                                                                               \
     }
 DW_REPEAT_TILES(TILE)
 #undef TILE
@@ -505,9 +536,9 @@ DW_REPEAT_TILES(TILE)
     static void DW(channel_##NAME)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, \
                                    ptrdiff_t r1, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels, const DW(dw_block) *b) { \
         const int MODE_ = MODE;                                                                                            \
-        if (g->sw == 1) DW_STRIPS(DW_ANY_ROWS, STRIP_1);                                                                   \
-        else if (MODE == DW_PLAIN && g->sw == 2) DW_STRIPS(DW_ANY_ROWS, STRIP_2);                                          \
-        else DW_STRIPS(DW_ANY_ROWS, STRIP_0);                                                                              \
+        if (g->sw == 1) DW_STRIPS(DW_ANY_ROWS, g->sh > g->kh, STRIP_1);                                                                   \
+        else if (MODE == DW_PLAIN && g->sw == 2) DW_STRIPS(DW_ANY_ROWS, g->sh > g->kh, STRIP_2);                                          \
+        else DW_STRIPS(DW_ANY_ROWS, g->sh > g->kh, STRIP_0);                                                                              \
     }
 #define STRIP(row, S, R) DW(channel_strip_any)(g, x, w, bias, y, row, first, blocks, channels, b, S, R, DW_ANY_COLS, MODE_)
 #define STRIP_0(row, R) STRIP(row, 0, R)
@@ -585,14 +616,14 @@ static void DW(channel_blocks)(const dw_geometry *g, const REAL *x, const REAL *
 #define DW_ROW_ARGUMENTS \
     const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1
 
-#define DW_ROW_ANY(NAME, ROWS, VECTORS, MODE, WEIGHTS) \
-    static void DW(row_##NAME)(DW_ROW_ARGUMENTS) { DW(row_any)(g, x, w, bias, y, r0, r1, ROWS, VECTORS, MODE, WEIGHTS); }
-DW_ROW_ANY(unit, DW_ROW_ROWS, DW_ROW_VECTORS, DW_UNIT, DW_ONE)
-DW_ROW_ANY(even, DW_ROW_ROWS, DW_ROW_VECTORS, DW_EVEN, DW_ONE)
-DW_ROW_ANY(picked, 2, 1, DW_PICKED, DW_ONE)
-DW_ROW_ANY(pattern, DW_ROW_ROWS, DW_ROW_VECTORS, DW_UNIT, DW_PATTERN)
-DW_ROW_ANY(picked_pattern, 4, 1, DW_PICKED, DW_PATTERN)
-DW_ROW_ANY(compact, DW_ROW_ROWS, DW_ROW_VECTORS, DW_UNIT, DW_COMPACT)
+#define DW_ROW_ANY(NAME, R, T, WIDE_R, WIDE_T, MODE, WEIGHTS) \
+    static void DW(row_##NAME)(DW_ROW_ARGUMENTS) { DW(row_any)(g, x, w, bias, y, r0, r1, R, T, WIDE_R, WIDE_T, MODE, WEIGHTS); }
+DW_ROW_ANY(unit, 4, 2, DW_WIDE_ROWS, DW_WIDE_VECTORS, DW_UNIT, DW_ONE)
+DW_ROW_ANY(even, 4, 2, 0, 0, DW_EVEN, DW_ONE)
+DW_ROW_ANY(picked, 2, 1, 0, 0, DW_PICKED, DW_ONE)
+DW_ROW_ANY(pattern, 4, 2, DW_WIDE_ROWS, DW_WIDE_VECTORS, DW_UNIT, DW_PATTERN)
+DW_ROW_ANY(picked_pattern, 4, 1, 0, 0, DW_PICKED, DW_PATTERN)
+DW_ROW_ANY(compact, 4, 2, 0, 0, DW_UNIT, DW_COMPACT)
 #undef DW_ROW_ANY
 
 /* Output rows r0..r1 of one plane (period 1: w are single weights, bias one number), or of an image whose rows are flat runs
