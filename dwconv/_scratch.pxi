@@ -144,7 +144,7 @@ cdef inline bint row_tiles_win(const Plan* p, Py_ssize_t lanes) noexcept nogil:
     Measured for each kernel and stride on rows of 8 to 150: up to which share of its vectors a row loses."""
     cdef Py_ssize_t k = p.rows.taps, s = p.cols.stride, size = dw_ceil_div(p.cols.out, lanes) * lanes, most = 16
     if DW_VECTOR_BYTES == 64 and s == 1 and p.rows.stride == 1 and (p.cols.taps == 1 or k * p.cols.taps <= 4):
-        return p.cols.out >= 2 * lanes and p.cols.out == size or p.cols.taps == 1 and p.cols.out > 4 * lanes
+        return p.cols.out >= 2 * lanes and p.cols.out == size or p.cols.taps <= 2 and p.cols.out > 4 * lanes
     if k != p.cols.taps or s != p.rows.stride or s > 2:
         return False
     if DW_VECTOR_BYTES < 64:  # fewer registers; and masks cost more, without AVX2 a branch for each lane

@@ -232,12 +232,12 @@ def test_channels_of_wide_pixels(kernels, c):
         np.testing.assert_array_equal(y, oracle.conv(x[..., 5 : 5 + c], kernel[..., None], padding="same"))
 
 
-@pytest.mark.parametrize("size", [3, 5, 7])
+@pytest.mark.parametrize("size", [(3, 3), (5, 5), (7, 7), (1, 6), (6, 1), (2, 2), (4, 5)], ids=str)
 def test_long_rows(kernels, size):
     """Planes run along their rows, in strips of four rows: with all lengths of the last strip and of the last vectors."""
     for h, w, c in ((9, 192, 17), (10, 230, 1), (11, 201, 3), (5, 333, 2), (6, 195, 1)):
-        check((1, h, w, c), (size, size, 1), padding="same", strides=1 + h % 2)
-        check((1, h, w, c), (size, size, 1), padding=((3, 12), (size, 1)), dilation_rate=(1 + h % 2, 1 + w % 3))
+        check((1, h, w, c), (*size, 1), padding="same", strides=1 + h % 2)
+        check((1, h, w, c), (*size, 1), padding=((3, 12), (size[1], 1)), dilation_rate=(1 + h % 2, 1 + w % 3))
 
 
 @pytest.mark.parametrize(("size", "strides"), [(420, 1), (520, 2)])
