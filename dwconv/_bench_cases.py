@@ -37,6 +37,7 @@ SHAPES = {
     "deeplab_28x28x256_k3d2": "1x28x28x256 k3 s1 d2",
     "multiplier_64x64x32_k3m4": "1x64x64x32 k3 s1 d1 m4",
     "rgb_512x512x3_k5": "1x512x512x3 k5",
+    "rgb_512x512x3_k9": "1x512x512x3 k9",
     "hyperspectral_145x145x200_k3": "1x145x145x200 k3",
     "batch8_28x28x256_k3": "8x28x28x256 k3",
     "tiny_4x4x8_k3": "1x4x4x8 k3",
