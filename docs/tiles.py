@@ -74,7 +74,7 @@ def rows(registers):
         found["a row of a plane", f"{k} x {k}, stride {s}"] = plane(k, s, t, slide, registers)
     for k, t in table("_tiles.h", "DW_FLAT_TILES", registers):
         found["a flat row of few channels", f"{k} x {k}, stride 1"] = plane(k, 1, t, 0, registers, kept=False)
-    r, t = number("DW_ROW_ROWS", registers), number("DW_ROW_VECTORS", registers)
+    r, t = number("DW_WIDE_ROWS", registers), number("DW_WIDE_VECTORS", registers)
     found["a row of either", "any other, stride 1"] = f"{r} rows x {t} vectors", (r + t) / (r * t)
     for k, parity, t in table("_input_grad_tiles.h", "DW_GRAD_STRIPS", registers):
         if parity == 0:
@@ -90,7 +90,7 @@ def loads_table():
     wide, narrow = rows(WIDE), rows(NARROW)
     heads = ("A vector spans", "Kernel", f"Tile, {WIDE} registers", "Loads", f"Tile, {NARROW} registers", "Loads")
     lines = [".. list-table::", "   :header-rows: 1", ""]
-    for cells in (heads, *((*key, *show(wide[key]), *show(narrow.get(key))) for key in wide)):
+    for cells in (heads, *((*key, *show(wide.get(key)), *show(narrow.get(key))) for key in dict.fromkeys([*wide, *narrow]))):
         lines += [f"   {'*' if k == 0 else ' '} - {cell}" for k, cell in enumerate(cells)]
     return "\n".join(lines) + "\n"
 
