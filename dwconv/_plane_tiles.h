@@ -179,8 +179,7 @@ DW_INLINE void DW(plane_rows)(
         const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t b0, ptrdiff_t b1, const int K, const int S,
         const int T, const int strip, const int pattern) {
     const ptrdiff_t period = pattern ? g->period : 1, pitch = pattern ? g->ww : 0;
-    ptrdiff_t apart = LANES; /* the least multiple of the period */
-    while (pattern && apart % period) apart += LANES;
+    const ptrdiff_t apart = pattern ? DW(vectors_apart)(period) : LANES;
     /* Four strips share their weights, but for rows of a multiple of 4 KB, which are rivals for the same lines of L1 (3x3: 1.4 times). */
     const int few = !pattern || (K == 3 && g->xh * REAL_SIZE % 4096 == 0);
     const ptrdiff_t step = strip ? (few ? 1 : 4) * DW_PLANE_ROWS : b1 - b0;

@@ -314,6 +314,13 @@ DW_INLINE int DW(rows_reached)(const dw_geometry *g, ptrdiff_t t, int *first, co
     return end;
 }
 
+/* From one vector of a row to the next of the same weights: the least multiple of the period in whole vectors. */
+DW_INLINE ptrdiff_t DW(vectors_apart)(ptrdiff_t period) {
+    ptrdiff_t apart = LANES;
+    while (apart % period) apart += LANES;
+    return apart;
+}
+
 /* From memory: what the strip of `rows` rows from `row` on needs of x and y in place of the same columns of the strip above it, which is
  * about to run; the CPU does not see that coming, as a strip takes some of many rows in turn (1920x1080x3: 1.2 to 1.3 times).
  * x: tap (0, 0) of output (0, 0). */
@@ -436,8 +443,7 @@ DW_INLINE void DW(row_any)(
     DW(dw_row) q;
     const ptrdiff_t step = !g->strips ? r1 - r0 : wide_r ? wide_r : R; /* more rows at once: 2000x2000 2x2 takes 2.4 times as long */
     DW(row_fill)(g, &q, mode, weights);
-    ptrdiff_t apart = LANES; /* vectors of the same weights: the least multiple of the period */
-    while (weights != DW_ONE && apart % g->period) apart += LANES;
+    const ptrdiff_t apart = weights == DW_ONE ? LANES : DW(vectors_apart)(g->period);
     x += g->x0;
     for (ptrdiff_t row = r0; row < r1; row += step) {
         const ptrdiff_t last = dw_min(row + step, r1);
@@ -513,7 +519,7 @@ enum { DW_ANY_ROWS = 1, DW_ANY_COLS = 7, DW_WIDE_ROWS = 3, DW_WIDE_VECTORS = 3, 
         enum { K_ = K, S_ = S, T_ = T, INNER_ = INNER };                                                                   \
         VEC wv[K * K];                                                                                                     \
         if (!INNER) DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = DW(load)(w + k / K * g->wh + k % K * g->ww);         \
-        DW_STRIPS(R, g->sh > g->kh, STRIP);                                                                                               \
+        DW_STRIPS(R, g->sh > g->kh, STRIP);                                                                                \
     }
 DW_CHANNEL_TILES(TILE)
 #undef TILE
@@ -526,7 +532,7 @@ DW_CHANNEL_TILES(TILE)
         enum { K_ = K, S_ = S, T_ = T };                                                                                   \
         VEC wv[K * K];                                                                                                     \
         DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = DW(load)(w + k / K * g->wh + k % K * g->ww);                     \
-        DW_STRIPS(R, g->sh > g->kh, STRIP);                                                                                               \
+        DW_STRIPS(R, g->sh > g->kh, STRIP);                                                                                \
     }
 DW_REPEAT_TILES(TILE)
 #undef TILE
@@ -536,9 +542,9 @@ DW_REPEAT_TILES(TILE)
     static void DW(channel_##NAME)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, \
                                    ptrdiff_t r1, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels, const DW(dw_block) *b) { \
         const int MODE_ = MODE;                                                                                            \
-        if (g->sw == 1) DW_STRIPS(DW_ANY_ROWS, g->sh > g->kh, STRIP_1);                                                                   \
-        else if (MODE == DW_PLAIN && g->sw == 2) DW_STRIPS(DW_ANY_ROWS, g->sh > g->kh, STRIP_2);                                          \
-        else DW_STRIPS(DW_ANY_ROWS, g->sh > g->kh, STRIP_0);                                                                              \
+        if (g->sw == 1) DW_STRIPS(DW_ANY_ROWS, g->sh > g->kh, STRIP_1);                                                    \
+        else if (MODE == DW_PLAIN && g->sw == 2) DW_STRIPS(DW_ANY_ROWS, g->sh > g->kh, STRIP_2);                           \
+        else DW_STRIPS(DW_ANY_ROWS, g->sh > g->kh, STRIP_0);                                                               \
     }
 #define STRIP(row, S, R) DW(channel_strip_any)(g, x, w, bias, y, row, first, blocks, channels, b, S, R, DW_ANY_COLS, MODE_)
 #define STRIP_0(row, R) STRIP(row, 0, R)
