@@ -69,7 +69,12 @@ def rows(registers):
     r, t, n = number("DW_ANY_ROWS", registers), number("DW_ANY_COLS", registers), number("DW_RUN", registers)
     found["channels", f"any other, stride 1, {n} taps of a row"] = f"{r} x {t} pixels", (r * (t + n - 1) + n) / (r * t * n)
     planes = table("_tiles.h", "DW_PLANE_UNIT", registers)
-    planes += table("_tiles.h", "DW_PLANE_TILES", registers) if registers == WIDE else []  # those of stride 2
+    if registers == WIDE:
+        planes += table("_tiles.h", "DW_PLANE_TILES", registers)  # those of stride 2
+        for k, s, t in table("_tiles.h", "DW_SHIFTED_TILES", registers):  # one input row: counted for one row of outputs
+            r = -(-k // s)
+            found["a row of a plane, shifted", f"{k} x {k}, stride {s}"] = (
+                f"{r} rows x {t} vectors", loads(r * t, k * k, t, s * (s * t + 1), t * k * k, registers, 1, kept=True))
     for k, s, t, slide in planes:
         found["a row of a plane", f"{k} x {k}, stride {s}"] = plane(k, s, t, slide, registers)
     for k, t in table("_tiles.h", "DW_FLAT_TILES", registers):

@@ -96,14 +96,18 @@ cdef extern from *:
     ctypedef struct dw_geometry:
         Py_ssize_t kh, kw, sh, sw, xh, xw, wh, ww, yh, yw, x0, row_lo, row_hi, col_lo, col_hi
         Py_ssize_t cols, width, pad, repeat, period
-        int stream, strips, compact, clamp
+        int stream, far, strips, compact, clamp
         double lo, hi
     void channel_blocks_f32(const dw_geometry*, const float*, const float*, const float*, float*,
                             Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     void channel_blocks_f64(const dw_geometry*, const double*, const double*, const double*, double*,
                             Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
-    void row_block_f32(const dw_geometry*, const float*, const float*, const float*, float*, Py_ssize_t, Py_ssize_t) nogil
-    void row_block_f64(const dw_geometry*, const double*, const double*, const double*, double*, Py_ssize_t, Py_ssize_t) nogil
+    void row_block_f32(const dw_geometry*, const float*, const float*, const float*, float*,
+                       Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
+    void row_block_f64(const dw_geometry*, const double*, const double*, const double*, double*,
+                       Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
+    bint shifted_serve_f32(const dw_geometry*) nogil
+    bint shifted_serve_f64(const dw_geometry*) nogil
     void copy_pixels_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*, bint) nogil
     void copy_pixels_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*, bint) nogil
     void gather_planes_f32(const float* const*, Py_ssize_t, Py_ssize_t, float*, bint) nogil
@@ -349,23 +353,28 @@ cdef void row_task(const Plan* shared, Py_ssize_t task, Py_ssize_t tasks, const 
     cdef Plan p = shared[0]
     cdef Py_ssize_t item = p.items * task // tasks, end = p.items * (task + 1) // tasks, parts = p.bands * p.rows.phases
     cdef Py_ssize_t n = item // parts // p.channels, c = item // parts % p.channels, part = item % parts, phase = 0, band
-    cdef Py_ssize_t rows = p.rows.out, r0 = 0, r1 = rows
+    cdef Py_ssize_t rows = p.rows.out, r0 = 0, r1 = rows, planes = 1
     cdef const real* x_plane = NULL
     enter_rows(&p, 0, &rows)
-    for item in range(item, end):
+    while item < end:
         if parts > 1:     # divisions are slow beside a plane of 7x7
             phase, band = part // p.bands, part % p.bands
             enter_rows(&p, phase, &rows)
             r0, r1 = rows * band // p.bands, rows * (band + 1) // p.bands
+        elif p.repeat == 1:
+            planes = dw_min(end - item, p.channels - c)
         x_plane = x + n * p.xn + (c // p.repeat if p.repeat > 1 else c) * p.xc
         if real is float:
-            row_block_f32(&p.geometry, x_plane, w + c, bias + c if bias else bias, y + n * p.yn + c * p.yc + phase * p.yh, r0, r1)
+            row_block_f32(&p.geometry, x_plane, w + c, bias + c if bias else bias, y + n * p.yn + c * p.yc + phase * p.yh, r0, r1,
+                          planes, p.xc, p.yc)
         else:
-            row_block_f64(&p.geometry, x_plane, w + c, bias + c if bias else bias, y + n * p.yn + c * p.yc + phase * p.yh, r0, r1)
+            row_block_f64(&p.geometry, x_plane, w + c, bias + c if bias else bias, y + n * p.yn + c * p.yc + phase * p.yh, r0, r1,
+                          planes, p.xc, p.yc)
+        item += planes
         part += 1
         if part == parts:
             part = 0
-            c += 1
+            c += planes
             if c == p.channels:
                 n, c = n + 1, 0
 
@@ -375,8 +384,7 @@ cdef inline Py_ssize_t tasks_of_items(const Plan* p, int workers) noexcept nogil
     return dw_min(p.items, workers * (1 + <Py_ssize_t> p.watch.rounds))
 
 
-cdef void run_rows(Plan* p, const real* x, const real* w, const real* bias, real* y, int workers) noexcept nogil:
-    cdef Py_ssize_t task, tasks
+cdef inline void fill_rows(Plan* p) noexcept nogil:
     cdef dw_geometry* g = &p.geometry
     fill_geometry(p)
     g.xw = p.cols.dilation * p.unit
@@ -384,6 +392,13 @@ cdef void run_rows(Plan* p, const real* x, const real* w, const real* bias, real
     g.pad = p.cols.pad * p.unit
     g.width = p.cols.size * p.unit
     g.strips = g.stream or g.width >= LONG_ROW
+    g.far = g.stream or p.far and g.width >= LONG_ROW
+
+
+cdef void run_rows(Plan* p, const real* x, const real* w, const real* bias, real* y, int workers) noexcept nogil:
+    cdef Py_ssize_t task, tasks
+    cdef dw_geometry* g = &p.geometry
+    fill_rows(p)
     p.bands = band_count(p, sizeof(real) * (p.rows.stride * g.width + g.cols), p.images * p.channels * p.rows.phases, workers)
     p.items = p.images * p.channels * p.rows.phases * p.bands
     tasks = tasks_of_items(p, workers)
@@ -490,7 +505,8 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
         band = staged_rows(&p, size)
     if not last:
         p.dense = (p.xh == p.cols.size or p.rows.size == 1) and (p.yh == p.cols.out or p.rows.out == 1)
-        if not row_tiles_win(&p, lanes):
+        fill_rows(&p)
+        if not row_tiles_win(&p, shifted_serve_f32(&p.geometry) if real is float else shifted_serve_f64(&p.geometry), lanes):
             band = plane_rows(&p, size)
     if band or flat and numbers * size <= PATTERN_BYTES:
         scratch = <real*> aligned_alloc(64, workers * SCRATCH_BYTES if band else (numbers * size + 63) // 64 * 64)

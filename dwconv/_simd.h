@@ -212,12 +212,20 @@ DW_INLINE VEC DW(load_lanes)(const REAL *p, MASK m) {
 #endif
 }
 
+#if DW_BYTES == 64
+DW_INLINE void DW(store_lanes)(REAL *p, VEC v, MASK m) {
+#if REAL_SIZE == 4
+    _mm512_mask_storeu_ps(p, (__mmask16)m, (__m512)v);
+#else
+    _mm512_mask_storeu_pd(p, (__mmask8)m, (__m512d)v);
+#endif
+}
+#endif
+
 /* The first n lanes; by elements where there is no cheap masked store (AMD's AVX2 one is microcoded). */
 DW_INLINE void DW(store_first)(REAL *p, VEC v, ptrdiff_t n) {
-#if DW_BYTES == 64 && REAL_SIZE == 4
-    _mm512_mask_storeu_ps(p, (__mmask16)DW(lanes)(0, n), (__m512)v);
-#elif DW_BYTES == 64
-    _mm512_mask_storeu_pd(p, (__mmask8)DW(lanes)(0, n), (__m512d)v);
+#if DW_BYTES == 64
+    DW(store_lanes)(p, v, DW(lanes)(0, n));
 #else
     REAL lane[LANES];
     DW(store)(lane, v);

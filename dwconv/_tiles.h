@@ -46,6 +46,7 @@ typedef struct {
     ptrdiff_t repeat;         /* depth multiplier where the outputs of a channel are neighbours, else 1 */
     ptrdiff_t period;         /* row tiles: after how many elements the weights of a row repeat */
     int stream;               /* x and y are too large for the caches */
+    int far;                  /* row tiles: ... or so large that columns of long rows are not found there again */
     int strips;               /* row tiles: along the rows in strips, not down the columns */
     int compact;              /* flat rows: weights do not repeat, inputs are neighbours */
     int clamp;                /* whether outputs are clamped to lo..hi */
@@ -62,6 +63,7 @@ enum { DW_ONE, DW_PATTERN, DW_COMPACT };
 /* What the caller knows of row tiles: that they reach a border of the image, that they do not, or neither. */
 enum { DW_EDGE, DW_INSIDE, DW_EITHER };
 
+enum { DW_SHIFTED_COLS = 1024, DW_SHIFTED_VECTORS = 4 }; /* of shifted tiles: outputs of a row, vectors of a block, at most */
 enum { DW_TAP_LANES = 32 }; /* kernel columns whose masks a tile keeps */
 enum { DW_INNER_BYTES = 16384 }; /* of weights, up to which tiles of any kernel take all channels of a pixel in turn: half of L1 */
 
@@ -503,9 +505,11 @@ enum { DW_ANY_ROWS = 1, DW_ANY_COLS = 7, DW_WIDE_ROWS = 3, DW_WIDE_VECTORS = 3, 
  *   flat rows: kernel, vectors. */
 #if DW_BYTES == 64 && defined(DW_SHUFFLEVECTOR)
 #define DW_SHIFTS 1
-#define DW_PLANE_TILES(TILE) DW_PLANE_UNIT(TILE) TILE(3, 2, 2, 1) TILE(5, 2, 2, 1) TILE(7, 2, 1, 1)
+#define DW_SHIFTED_TILES(TILE) TILE(3, 1, 4) TILE(5, 1, 4) TILE(7, 1, 3) TILE(3, 2, 4) TILE(5, 2, 4) TILE(7, 2, 2)
+#define DW_PLANE_TILES(TILE) DW_PLANE_UNIT(TILE) TILE(3, 2, 2, 0) TILE(5, 2, 2, 0) TILE(7, 2, 1, 0)
 #else
 #define DW_SHIFTS 0
+#define DW_SHIFTED_TILES(TILE)
 #define DW_PLANE_TILES(TILE) DW_PLANE_UNIT(TILE)
 #endif
 #endif
@@ -634,7 +638,7 @@ DW_ROW_ANY(compact, 4, 2, 0, 0, DW_UNIT, DW_COMPACT)
 
 /* Output rows r0..r1 of one plane (period 1: w are single weights, bias one number), or of an image whose rows are flat runs
  * (w and bias then repeat each row of weights to period + LANES - 1 numbers, unless they are compact). */
-static void DW(row_block)(DW_ROW_ARGUMENTS) {
+static void DW(row_plane)(DW_ROW_ARGUMENTS) {
     const int strip = r1 - r0 >= DW_PLANE_ROWS;
 #define TILE(K, S, T, SLIDE) if (g->kh == K && g->kw == K && g->sh == S && g->sw == S && (S == 1 || g->xw == 1) && g->period == 1 \
                                  && (SLIDE || strip)) { DW(plane_##K##_##S)(g, x, w, bias, y, r0, r1); return; }
@@ -647,6 +651,29 @@ static void DW(row_block)(DW_ROW_ARGUMENTS) {
     DW_FLAT_TILES(TILE)
 #undef TILE
     else (unit ? DW(row_pattern) : DW(row_picked_pattern))(g, x, w, bias, y, r0, r1);
+}
+
+/* Whether there is a shifted tile for this geometry: padding of at most half a kernel, and only outputs of a row's last vector miss
+ * inputs on the right. */
+static int DW(shifted_serve)(const dw_geometry *g) {
+    const ptrdiff_t half = g->kw / 2, after = g->width + g->pad; /* of input elements, from tap 0 of output 0 on */
+    int most = 0;
+#define TILE(K, S, MOST) if (g->kh == K && g->kw == K && g->sh == S && g->sw == S) most = MOST;
+    DW_SHIFTED_TILES(TILE)
+#undef TILE
+    return most && g->xw == 1 && g->period == 1 && g->pad <= half && (g->cols - 1) * g->sw + half < after
+           && ((g->cols - 1) / LANES * LANES - 1) * g->sw + 2 * half < after && g->cols <= (g->far ? most * LANES : DW_SHIFTED_COLS);
+}
+
+/* ... of some planes, xc and yc apart, whose weights and bias follow each other. */
+static void DW(row_block)(DW_ROW_ARGUMENTS, ptrdiff_t planes, ptrdiff_t xc, ptrdiff_t yc) {
+    if (DW(shifted_serve)(g)) {
+#define TILE(K, S, MOST) if (g->kh == K && g->sw == S) DW(shifted_##K##_##S)(g, x, w, bias, y, r0, r1, planes, xc, yc);
+        DW_SHIFTED_TILES(TILE)
+#undef TILE
+        return;
+    }
+    for (; planes > 0; planes--, x += xc, w++, y += yc, bias += bias != NULL) DW(row_plane)(g, x, w, bias, y, r0, r1);
 }
 
 /* `channels` numbers, at least a vector, of pixels `pitch` apart, as pixels without gaps.  far: as many after them are fetched for

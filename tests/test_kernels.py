@@ -232,6 +232,30 @@ def test_channels_of_wide_pixels(kernels, c):
         np.testing.assert_array_equal(y, oracle.conv(x[..., 5 : 5 + c], kernel[..., None], padding="same"))
 
 
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("k", [3, 5, 7])
+def test_widths_of_planes(kernels, k, strides):
+    """Rows of one vector to several blocks of them, with padding on either side, on both, none, and more than half a kernel."""
+    for out in (*range(1, 19), 24, 25, 30, 32, 33, 35, 47, 48, 50, 63, 65, 66, 98, 130):
+        for padding in ("same", "valid", ((1, 2), (0, k // 2)), ((0, 3), (k // 2, 0)), ((2, 0), (k - 1, 1))):
+            w = out * strides if padding == "same" else max(out * strides, k)
+            check((1, 7, w, 17), (k, k, 1), padding=padding, strides=strides)
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("k", [3, 5, 7])
+def test_infinite_weights_over_padding(kernels, k, strides):
+    """All but those of the middle column: no vector multiplies a number that is not there."""
+    for w in (16, 30, 32, 47, 48, 64, 66, 96, 120, 128):
+        x, kernel, _, _ = problem((1, 6, w * strides, 17), (k, k, 1), ())
+        kernel = np.where(np.arange(k)[:, None, None] == k // 2, kernel, np.inf)
+        expected = oracle.conv(x, kernel, padding="same", strides=strides)
+        for data_format, dtype in itertools.product(LAYOUTS, DTYPES):
+            arrays = layout(x, data_format).astype(dtype), kernel.astype(dtype)
+            y = dwconv.depthwise_conv2d(*arrays, padding="same", strides=strides, data_format=data_format)
+            np.testing.assert_array_equal(to_last(y, data_format), expected, err_msg=f"{w} {data_format} {dtype.__name__}")
+
+
 @pytest.mark.parametrize("size", [(3, 3), (5, 5), (7, 7), (1, 6), (6, 1), (2, 2), (4, 5)], ids=str)
 def test_long_rows(kernels, size):
     """Planes run along their rows, in strips of four rows: with all lengths of the last strip and of the last vectors."""
