@@ -87,6 +87,11 @@ def rows(registers):
     for p, q in table("_kernel_grad_tiles.h", "DW_SLIDES", registers):
         if (p, q) in ((3, 3), (5, 5), (7, 3)):
             found["any, kernel gradient", f"{p} x {q} taps of it"] = f"{p} x {q} sums", (q + 1) / (p * q)
+    if registers == WIDE:
+        for k, s, t in table("_kernel_grad_tiles.h", "DW_GRAD_SHIFTED_TILES", registers):
+            # one row of outputs: S input rows, and itself once or, of larger kernels, once for each row that it meets
+            found["a row of a plane, kernel gradient", f"{k} x {k}, stride {s}"] = (
+                f"{k} x {k} sums, {t} vectors", (s * (s * t + 1) + t * (1 if k == 3 else k)) / (k * k * t))
     return found
 
 

@@ -24,14 +24,19 @@ cdef extern from *:
     ctypedef struct dw_grad:
         Py_ssize_t kh, kw, sh, sw, xh, xw, gh, gw, row_lo, row_hi, col_lo, col_hi, rows, cols, repeat, period
         Py_ssize_t width, pad, dilation, pixel, ahead
+        bint shifted
     void grad_channels_f32(const dw_grad*, const float*, const float*, float*, Py_ssize_t, Py_ssize_t) nogil
     void grad_channels_f64(const dw_grad*, const double*, const double*, double*, Py_ssize_t, Py_ssize_t) nogil
+    bint grad_shifted_serve_f32(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
+    bint grad_shifted_serve_f64(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     void grad_rows_f32(const dw_grad*, const float* const*, const float* const*, Py_ssize_t, float*,
                        Py_ssize_t, Py_ssize_t) nogil
     void grad_rows_f64(const dw_grad*, const double* const*, const double* const*, Py_ssize_t, double*,
                        Py_ssize_t, Py_ssize_t) nogil
     void grad_add_lanes_f32(const float*, Py_ssize_t, Py_ssize_t, float*, Py_ssize_t) nogil
     void grad_add_lanes_f64(const double*, Py_ssize_t, Py_ssize_t, double*, Py_ssize_t) nogil
+    void grad_add_planes_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*, Py_ssize_t) nogil
+    void grad_add_planes_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*, Py_ssize_t) nogil
     void grad_store_f32(const float*, Py_ssize_t, Py_ssize_t, float*, Py_ssize_t) nogil
     void grad_store_f64(const double*, Py_ssize_t, Py_ssize_t, double*, Py_ssize_t) nogil
     void pack_pixels_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*) nogil
@@ -69,6 +74,7 @@ cdef struct GradPlan:
     Py_ssize_t blocks, groups, group                          # of channels; a group's most blocks
     Py_ssize_t together                                       # row family, packed: of those, how many at a time
     Py_ssize_t ahead                                          # elements that slides prefetch ahead; 0: none
+    bint shifted                                              # row family: by shifted tiles
     bint in_place                                             # grad is used where it lies, though x is copied
     bint far                                                  # x and grad are too large for the caches of one worker
     Py_ssize_t parts, per_part                                # of the pieces; pieces of a part, 2**k
@@ -257,7 +263,7 @@ cdef void add_unit(const GradPlan* p, const Unit* u, Py_ssize_t first, Py_ssize_
         count = dw_min(p.together, end - block)
         g.kh, g.kw, g.sh = p.rows.taps, p.cols.taps, p.rows.step
         g.repeat, g.period = p.repeat, p.period
-        g.xh, g.gh, g.ahead = p.rows.dilation * p.xh, p.rows.phases * p.gh, p.ahead
+        g.xh, g.gh, g.ahead, g.shifted = p.rows.dilation * p.xh, p.rows.phases * p.gh, p.ahead, p.shifted
         if p.family == CHANNELS:
             add_channels(p, &g, &u.rows, u.r0, u.r1, u.chunk, x, grad, acc, first_channel(p, block), p.channels)
         elif p.family == ROWS:
@@ -320,12 +326,30 @@ cdef void write_block(const GradPlan* p, Py_ssize_t block, const real* acc, real
         w += p.wh
 
 
+cdef inline void write_blocks(const GradPlan* p, Py_ssize_t first, Py_ssize_t end, const real* acc, real* w) noexcept nogil:
+    """The sums of blocks first to end to their places in w_grad."""
+    cdef Py_ssize_t sums = p.taps * p.lanes, row, many, taps = p.cols.taps
+    while first < end:
+        many = dw_min(end - first, p.lanes)
+        if p.family == ROWS and p.period == 1 and many > p.taps:
+            for row in range(p.rows.taps):
+                if real is float:
+                    grad_add_planes_f32(acc + row * taps * p.lanes, taps, many, sums, w + row * p.wh + first, p.ww)
+                else:
+                    grad_add_planes_f64(acc + row * taps * p.lanes, taps, many, sums, w + row * p.wh + first, p.ww)
+        else:
+            many = 1
+            write_block(p, first, acc, w)
+        first += many
+        acc += many * sums
+
+
 cdef void grad_task(GradPlan* p, Py_ssize_t task, const real* x, const real* grad, real* w, real* parts,
                     real* scratch) noexcept nogil:
     """One group of blocks, one part of the pieces: a stack of sums, of which two of equal height become one when they meet."""
-    cdef Py_ssize_t part = task % p.parts, group = task // p.parts, sums = p.taps * p.lanes, depth = 0
+    cdef Py_ssize_t part = task % p.parts, group = task // p.parts, sums = p.taps * p.lanes
     cdef Py_ssize_t first = p.blocks * group // p.groups, end = p.blocks * (group + 1) // p.groups, size = (end - first) * sums
-    cdef Py_ssize_t piece0 = part * p.per_part, piece, unit, block, height
+    cdef Py_ssize_t piece0 = part * p.per_part, piece, unit, height
     cdef Unit u
     cdef real* stack = scratch + p.gathered
     cdef real* top = stack
@@ -348,8 +372,7 @@ cdef void grad_task(GradPlan* p, Py_ssize_t task, const real* x, const real* gra
     if p.parts > 1:
         memcpy(parts + part * p.blocks * sums + first * sums, stack, size * sizeof(real))
         return
-    for block in range(first, end):
-        write_block(p, block, <const real*> stack + (block - first) * sums, w)
+    write_blocks(p, first, end, <const real*> stack, w)
 
 
 cdef void run_grad(GradPlan* p, const real* x, const real* grad, real* w, real* scratch, int workers) noexcept nogil:
@@ -367,8 +390,7 @@ cdef void run_grad(GradPlan* p, const real* x, const real* grad, real* w, real* 
             for part in range((p.parts + step - 1) // (2 * step)):
                 add_sums(parts + part * 2 * step * size, <const real*> parts + (part * 2 + 1) * step * size, size)
             step *= 2
-        for task in range(p.blocks):
-            write_block(p, task, <const real*> parts + task * p.taps * p.lanes, w)
+        write_blocks(p, 0, p.blocks, <const real*> parts, w)
 
 
 # ---- the plan ----
@@ -384,11 +406,23 @@ cdef inline Py_ssize_t near_columns(const GradPlan* p) noexcept nogil:
     return dw_ceil_div(p.cols.out, dw_ceil_div(p.cols.out, most))
 
 
+cdef inline bint shifted_serve(const GradPlan* p, Py_ssize_t size) noexcept nogil:
+    """Rows from afar in one block of columns only, since blocks visit every page again (400x400: half as fast as slides)."""
+    cdef const Axis* c = &p.cols
+    if p.rows.dilation * c.dilation != 1 or p.xw != 1 or p.gw != 1 or p.far and c.out > 4 * p.lanes:
+        return False
+    if size == sizeof(float):
+        return grad_shifted_serve_f32(p.rows.taps, c.taps, p.rows.stride, c.stride, c.out, c.size, c.pad)
+    return grad_shifted_serve_f64(p.rows.taps, c.taps, p.rows.stride, c.stride, c.out, c.size, c.pad)
+
+
 cdef inline bint planes_win(const GradPlan* p) noexcept nogil:
     """Whether planes turned into channels beat vectors along the rows: they do where the last vector of a row is rather empty.
 
     Measured on rows of 9 to 129 outputs, kernels 3x3 to 9x9, strides 1 and 2: up to which share of its vectors a row loses."""
     cdef Py_ssize_t out = p.cols.out, size = dw_ceil_div(out, p.lanes) * p.lanes, most = 22
+    if p.shifted and p.taps == 9:
+        return out < 12 or 32 * out <= (27 if out <= p.lanes else 21) * size and out <= 2 * p.lanes
     if p.cols.stride > 1 and (p.cols.stride > 2 or p.cols.dilation > 1):
         return True
     if DW_VECTOR_BYTES < 64:       # masks cost more, without AVX2 a branch for each lane
@@ -406,6 +440,7 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
     # slides take each number of grad once (of 7x7 taps thrice, 1.1 times; without AVX-512 of 5x5 four times, 0.9)
     p.in_place = last and p.repeat == 1 and p.channels >= p.lanes and p.rows.taps <= (7 if DW_VECTOR_BYTES == 64 else 3)
     p.fit = rest // (p.rows.step * p.cols.size + (0 if p.in_place else p.cols.out))
+    p.shifted = False
     if last:
         if p.channels < p.lanes and p.cols.stride == 1:
             return ROWS
@@ -417,6 +452,7 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
                 and p.cols.out <= near_columns(p) and (p.cols.taps > 1 or p.rows.taps == 1)):
             return PACKED
         return CHANNELS
+    p.shifted = shifted_serve(p, size)
     return PLANES if p.lanes > 1 and p.fit > 0 and 2 * p.channels >= p.lanes and planes_win(p) else ROWS
 
 
@@ -424,7 +460,6 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
     """Units and pieces by geometry only; groups and parts for the workers."""
     cdef Py_ssize_t rows = dw_ceil_div(p.rows.out, p.rows.phases), most = TERMS, levels = 2, n
     cdef Py_ssize_t height, numbers = p.rows.size * p.cols.size + p.rows.out * p.cols.out    # of x and grad in a channel
-    cdef Py_ssize_t touched = size * p.images * p.channels * (p.rows.size * p.cols.size // p.repeat + p.rows.out * p.cols.out)
     cdef Py_ssize_t want = dw_max(4 * workers, <Py_ssize_t> min(p.watch.rounds, 32.0))    # a signal waits for the last task
     p.line, p.strip = p.cols.out, p.lanes // p.period * p.period
     if p.family == ROWS:
@@ -444,7 +479,8 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
     p.group = 1
     if p.family == ROWS:
         p.blocks = p.channels // p.period
-        p.group = dw_max(1, dw_min(dw_min(p.blocks, 16), PLANE_BYTES // size // dw_max(numbers, 1))) if p.units == 1 else 1
+        if p.bands * p.chunks * p.rows.phases == 1:      # planes that are one unit of their image
+            p.group = dw_max(1, dw_min(dw_min(p.blocks, 16), PLANE_BYTES // size // dw_max(numbers, 1)))
     elif p.family != PLANES:
         p.group = dw_max(1, dw_min(p.blocks, GROUP_BYTES // (p.taps * p.lanes * size)))
     if workers > 1:
@@ -474,7 +510,6 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
     elif p.family == ROWS:
         p.together = p.group
     # from afar a slide's lines would come one by one (8 x 28x28x240 k5: 1.7 times the time); from the caches this costs a tenth
-    p.far = touched > FAR_BYTES
     p.ahead = 0
     if p.far and p.gathered and p.in_place:
         p.ahead = p.lanes if p.family == PACKED else most * p.strip
@@ -505,6 +540,7 @@ cdef bint _kernel_grad(bint last, const real[:, :, :, :] x, const real[:, :, :, 
     p.wh, p.ww = elements(w.strides[0], w.shape[0], size), elements(w.strides[1], w.shape[1], size)
     p.watch = make_watch(<double> p.images * p.channels * p.rows.out * p.cols.out * p.rows.taps * p.cols.taps, workers)
     p.lanes, p.taps = lanes_of(size), w.shape[0] * w.shape[1]
+    p.far = size * p.images * p.channels * (p.rows.size * p.cols.size // p.repeat + p.rows.out * p.cols.out) > FAR_BYTES
     p.family = choose_family(&p, last, size)
     p.period = p.channels if last and p.family == ROWS else 1
     p.head = aligned_head(&p, &x[0, 0, 0, 0], &grad[0, 0, 0, 0])

@@ -12,11 +12,12 @@
  * Both are one tile.  A step loads one vector of gradients, which the window keeps for the P taps along, and Q vectors of x,
  * each multiplied into P sums: (Q + 1) / (P * Q) loads a multiply-add, 0.44 for 3x3, 0.24 for 5x5, 0.20 for 7x7.  A stride along
  * takes the taps by their remainder, each remainder a slide of its own over every stride-th position; a stride of 2 both at once.
+ * Planes of the commonest kernels have a tile that shifts (see there): 3x3 in rows of 56 takes 0.75 times as long.
  *
  * A sum of one tap is one chain of multiply-adds over the outputs in row-major order (kernels one tap wide: column by column; row
- * family: strips of LANES columns, each downwards), whatever the tile: so blocks of taps and channels can be cut anywhere.  What
- * lies outside the image or past the last output is skipped, never multiplied by zero: a NaN reaches the taps that meet it and no
- * others.
+ * family: strips of LANES columns, each downwards; shifted tiles: blocks of strips, row by row), whatever the tile: so blocks of
+ * taps and channels can be cut anywhere.  What lies outside the image or past the last output is skipped, never multiplied by
+ * zero: a NaN reaches the taps that meet it and no others.
  *
  * Refused here: argument checks, allocation, threads, and the cut into pieces whose sums are added pairwise (_kernel_grad.pxi).
  */
@@ -39,6 +40,7 @@ typedef struct {
     ptrdiff_t width, pad;     /* row family: pixels of a row, of padding before it */
     ptrdiff_t dilation, pixel; /* row family: of the columns, in pixels; elements from pixel to pixel of x */
     ptrdiff_t ahead;          /* of x and grad in memory: to the next block of channels, to the next strip; else 0 */
+    int shifted;              /* row family: by shifted tiles */
 } dw_grad;
 
 /* One slide, or one on each of `lines` lines. */
@@ -77,6 +79,12 @@ enum { DW_MOST_ALONG = 7, DW_MOST_ACROSS = 5, DW_MOST_SUMS = 25 };
 enum { DW_MOST_ALONG = 5, DW_MOST_ACROSS = 3, DW_MOST_SUMS = 9 };
 #endif
 enum { DW_MOST_LINES = 8 }; /* strips that a slide of the row family takes, each with masks of its own */
+/* Shifted tiles: kernel, stride, vectors of columns at most. */
+#if DW_SHIFTS
+#define DW_GRAD_SHIFTED_TILES(TILE) TILE(3, 1, 4) TILE(5, 1, 4) TILE(3, 2, 4) TILE(5, 2, 4)
+#else
+#define DW_GRAD_SHIFTED_TILES(TILE)
+#endif
 #define DW_SLIDES_HALVES(TILE) TILE(3, 1) TILE(3, 2) TILE(3, 3) TILE(5, 1) TILE(5, 2) TILE(5, 3)
 #define DW_SLIDES_RARE(TILE) TILE(1, 1) TILE(1, 2) TILE(1, 3) TILE(2, 1) TILE(2, 2) TILE(2, 3) TILE(3, 1) TILE(3, 2) TILE(3, 3)
 
@@ -391,10 +399,123 @@ static void DW(grad_channels)(const dw_grad *g, const REAL *x, const REAL *grad,
     }
 }
 
+#if DW_SHIFTS
+/* ---- shifted: planes of which each input is loaded once, and shifted from its neighbours for the taps across ---- */
+
+/* Output rows 0..g->rows of T vectors of columns, to the sums acc (kh, kw, LANES).  x: tap row 0 of output row 0, the first column.
+ * Of 3x3 the gradients of the rows above stay in registers; those of other kernels are loaded once per input row, as sums fill them. */
+DW_INLINE void DW(grad_shifted_rows)(const dw_grad *g, const REAL *x, const REAL *grad, REAL *acc, const DW(dw_shifted_lanes) *lanes,
+                                     const int K, const int S, const int T) {
+    const int A = (K + S - 1) / S; /* output rows that an input row reaches */
+    const DW(dw_shifted_lanes) m = *lanes;
+    VEC sum[25], above[3 * DW_SHIFTED_VECTORS];
+    const ptrdiff_t xh = g->xh, gh = g->gh, rows = g->rows, t0 = g->row_lo, t1 = g->row_hi;
+    DW_UNROLL for (int k = 0; k < K * K; k++) sum[k] = DW(load)(acc + k * LANES);
+    DW_UNROLL for (int k = 0; k < 3 * T; k++) above[k] = DW(splat)(0);
+#define GRAD(a, k) (k == T - 1 ? DW(load_lanes)(grad + k * LANES - a * gh, m.out) : DW(load)(grad + k * LANES - a * gh))
+/* Input rows r * S and on with output rows r, r - 1, ...; where checked, of both those that exist. */
+#define ROW(checked)                                                                                                          \
+    if (K == 3) {                                                                                                             \
+        DW_UNROLL for (int k = A * T - 1; k >= T; k--) above[k] = above[k - T];                                               \
+        if (!checked || r < rows) DW_UNROLL for (int k = 0; k < T; k++) above[k] = GRAD(0, k);                                \
+    }                                                                                                                         \
+    DW_UNROLL for (int s = 0; s < S; s++, x += xh) {                                                                          \
+        if (checked && (r * S + s < t0 || r * S + s >= t1)) continue;                                                         \
+        VEC part[2], next[2], in[2];                                                                                          \
+        DW_UNROLL for (int k = 0; k <= T; k++) {                                                                              \
+            DW_UNROLL for (int i = 0; i < S; i++) {                                                                           \
+                const int at = k * S + i;                                                                                     \
+                if (at > S * T) continue;                                                                                     \
+                in[i] = 0 < at && at < S * (T - 1) ? DW(load)(x + at * LANES) : DW(load_lanes)(x + at * LANES, m.in[at]);     \
+            }                                                                                                                 \
+            next[0] = S == 1 ? in[0] : DW(even)(in[0], in[k < T ? 1 : 0]);                                                    \
+            if (S == 2) next[1] = DW(odd)(in[0], in[k < T ? 1 : 0]);                                                          \
+            if (k > 0) { /* columns of vector k - 1 */                                                                        \
+                VEC v[5];                                                                                                     \
+                DW_UNROLL for (int j = 0; j < K; j++) v[j] = j < S ? part[j] : DW(shift)(part[j % S], next[j % S], j / S);    \
+                DW_UNROLL for (int a = 0; a < A; a++) {                                                                       \
+                    if (s + a * S >= K || (checked && (r < a || r - a >= rows))) continue;                                    \
+                    VEC b = K == 3 ? above[a * T + k - 1] : GRAD(a, (k - 1));                                                 \
+                    if (K > 3) DW_KEEP(b);                                                                                    \
+                    DW_UNROLL for (int j = 0; j < K; j++) {                                                                   \
+                        const int tap = (s + a * S) * K + j;                                                                  \
+                        if (k == T) sum[tap] = DW(add_product)(sum[tap], v[j], b, m.last[j]);                                 \
+                        else if (k == 1 && j < K / 2) sum[tap] = DW(add_product)(sum[tap], v[j], b, m.first[j]);              \
+                        else sum[tap] = sum[tap] + v[j] * b;                                                                  \
+                    }                                                                                                         \
+                }                                                                                                             \
+            }                                                                                                                 \
+            DW_UNROLL for (int i = 0; i < S; i++) part[i] = next[i];                                                          \
+        }                                                                                                                     \
+    }
+    for (ptrdiff_t r = 0; r < rows + A - 1; r++, grad += gh) {
+        if (r >= A - 1 && r < rows && t0 <= r * S && (r + 1) * S <= t1) {
+            ROW(0)
+        } else {
+            ROW(1)
+        }
+    }
+#undef ROW
+#undef GRAD
+    DW_UNROLL for (int k = 0; k < K * K; k++) DW(store)(acc + k * LANES, sum[k]);
+}
+
+/* grad_rows, in blocks of `most` vectors of columns at most. */
+DW_INLINE void DW(grad_shifted_planes)(const dw_grad *g, const REAL *const *x, const REAL *const *grad, ptrdiff_t planes, REAL *acc,
+                                       ptrdiff_t e0, ptrdiff_t e1, const int K, const int S, const int most) {
+    DW(dw_shifted_lanes) m[DW_MOST_LINES];
+    const ptrdiff_t vectors = dw_ceil_div(e1 - e0, LANES), blocks = dw_ceil_div(vectors, most);
+    dw_geometry of;
+    of.kw = K, of.sw = S, of.pad = g->pad, of.width = g->width, of.cols = e1;
+    for (ptrdiff_t b = 0, v = 0, end; b < blocks; b++, v = end) {
+        end = vectors * (b + 1) / blocks;
+        DW(shifted_lanes)(&of, m + b, e0 + v * LANES, end - v);
+        DW_UNROLL for (int j = 0; j < K; j++) m[b].last[j] &= m[b].out; /* x goes on where grad ends */
+    }
+    for (ptrdiff_t k = 0; k < planes; k++, acc += K * K * LANES) {
+        for (ptrdiff_t b = 0, v = 0, end; b < blocks; b++, v = end) {
+            end = vectors * (b + 1) / blocks;
+            const ptrdiff_t at = e0 + v * LANES;
+#define RUN(T) if (T <= most && end - v == T) DW(grad_shifted_rows)(g, x[k] + at * S - g->pad, grad[k] + at, acc, m + b, K, S, T)
+            RUN(1);
+            RUN(2);
+            RUN(3);
+            RUN(4);
+#undef RUN
+        }
+    }
+}
+
+#define TILE(K, S, MOST)                                                                                                    \
+    static void DW(grad_shifted_##K##_##S)(const dw_grad *g, const REAL *const *x, const REAL *const *grad, ptrdiff_t planes, \
+                                           REAL *acc, ptrdiff_t e0, ptrdiff_t e1) {                                         \
+        DW(grad_shifted_planes)(g, x, grad, planes, acc, e0, e1, K, S, MOST);                                               \
+    }
+DW_GRAD_SHIFTED_TILES(TILE)
+#undef TILE
+#endif
+
+/* Whether there is a shifted tile for this kernel and these columns, see shifted_serve. */
+static int DW(grad_shifted_serve)(ptrdiff_t kh, ptrdiff_t kw, ptrdiff_t sh, ptrdiff_t sw, ptrdiff_t cols, ptrdiff_t width,
+                                  ptrdiff_t pad) {
+    int found = 0;
+#define TILE(K, S, MOST) found |= kh == K && kw == K && sh == S && sw == S;
+    DW_GRAD_SHIFTED_TILES(TILE)
+#undef TILE
+    return found && DW(borders_serve)(kw, sw, cols, width, pad);
+}
+
 /* Adds output rows 0..g->rows of output elements e0 <= e < e1 (at most DW_MOST_LINES strips, e0 a multiple of one) of some planes to
  * the sums acc (planes, kh, kw, LANES), each lane on its own.  x: tap row 0 of output row 0, its pixel 0; grad: output (0, 0). */
 static void DW(grad_rows)(const dw_grad *g, const REAL *const *x, const REAL *const *grad, ptrdiff_t planes, REAL *acc, ptrdiff_t e0,
                           ptrdiff_t e1) {
+#define TILE(K, S, MOST)                                                                                                    \
+    if (g->shifted && g->kh == K && g->sh == S) {                                                                           \
+        DW(grad_shifted_##K##_##S)(g, x, grad, planes, acc, e0, e1);                                                        \
+        return;                                                                                                             \
+    }
+    DW_GRAD_SHIFTED_TILES(TILE)
+#undef TILE
     const ptrdiff_t pixels = LANES / g->period, strip = pixels * g->period, unit = dw_steps(g->period, g->repeat);
     const int dense = g->sw == 1 && (g->pixel == unit || g->width == 1) && (g->gw == g->period || g->cols == 1);
     DW(dw_slide_lanes) b;
@@ -486,7 +607,17 @@ DW_INLINE VEC DW(add_across)(VEC *v) {
     return v[0];
 }
 
-/* The row family's end: adds the lanes of `taps` sums that belong to the same output channel; w (taps, period), `pitch` apart. */
+/* The row family's end, planes: adds the lanes of their sums (planes, taps, LANES), of LANES planes at most; w (taps, planes).
+ * As grad_add_lanes, in the same order, where there are more planes than taps. */
+static void DW(grad_add_planes)(const REAL *acc, ptrdiff_t taps, ptrdiff_t planes, ptrdiff_t apart, REAL *w, ptrdiff_t pitch) {
+    for (ptrdiff_t tap = 0; tap < taps; tap++, acc += LANES, w += pitch) {
+        VEC v[LANES];
+        DW_UNROLL for (int k = 0; k < LANES; k++) v[k] = k < planes ? DW(load)(acc + k * apart) : DW(splat)(0);
+        DW(store_first)(w, DW(add_across)(v), planes);
+    }
+}
+
+/* ... of any row: adds the lanes of `taps` sums that belong to the same output channel; w (taps, period), `pitch` apart. */
 static void DW(grad_add_lanes)(const REAL *acc, ptrdiff_t taps, ptrdiff_t period, REAL *w, ptrdiff_t pitch) {
     for (ptrdiff_t tap = 0; tap < taps; tap += LANES) {
         VEC v[LANES];

@@ -208,7 +208,6 @@ cdef struct Plan:
     Py_ssize_t turns          # planes as channels: of output rows, one of each row phase, that are turned back at a time
     Py_ssize_t items          # row family: planes x row phases x bands
     Py_ssize_t start          # first channel of the first block, negative if that one is to overlap the second
-    bint far                  # x and y are too large for the caches of one worker
     bint dense                # channels_first: whether the rows of a plane follow each other without gaps, in x and y
     Watch watch
     dw_geometry geometry      # what all tasks share
@@ -392,13 +391,11 @@ cdef inline void fill_rows(Plan* p) noexcept nogil:
     g.pad = p.cols.pad * p.unit
     g.width = p.cols.size * p.unit
     g.strips = g.stream or g.width >= LONG_ROW
-    g.far = g.stream or p.far and g.width >= LONG_ROW
 
 
 cdef void run_rows(Plan* p, const real* x, const real* w, const real* bias, real* y, int workers) noexcept nogil:
     cdef Py_ssize_t task, tasks
     cdef dw_geometry* g = &p.geometry
-    fill_rows(p)
     p.bands = band_count(p, sizeof(real) * (p.rows.stride * g.width + g.cols), p.images * p.channels * p.rows.phases, workers)
     p.items = p.images * p.channels * p.rows.phases * p.bands
     tasks = tasks_of_items(p, workers)
@@ -435,6 +432,7 @@ cdef void run_flat(Plan* p, const real* x, const real* w, const real* bias, real
                 tap += pitch
         p.wh, p.ww = p.cols.taps * pitch, pitch
         w, bias = pattern + pitch, pattern
+    fill_rows(p)
     run_rows(p, x, w, bias, y, workers)
 
 
@@ -492,7 +490,7 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
         last = False          # the same numbers in the same order: one plane
     p.watch = make_watch(<double> p.images * p.channels * p.rows.out * p.cols.out * p.rows.taps * p.cols.taps, workers)
     touched = size * p.images * p.channels * (p.rows.size * p.cols.size // p.repeat + p.rows.out * p.cols.out)
-    p.far, p.geometry.stream = touched > FAR_BYTES, touched > STREAM_BYTES
+    p.geometry.far, p.geometry.stream = touched > FAR_BYTES, touched > STREAM_BYTES
     p.geometry.clamp = len(clamp) == 2
     p.geometry.lo, p.geometry.hi = clamp if clamp else (0.0, 0.0)
     p.geometry.pad, p.geometry.period, p.geometry.repeat, p.geometry.cols, p.geometry.compact = 0, 1, 1, p.cols.out, 0

@@ -197,12 +197,16 @@ DW_INLINE void DW(plane_rows)(
     }
 }
 
+DW_INLINE void DW(own_weights)(const dw_geometry *g, const REAL *w, REAL *own, const int K) {
+    DW_UNROLL for (int k = 0; k < K * K; k++) own[k] = w[k / K * g->wh + k % K * g->ww];
+}
+
 /* A plane, its weights in one place; and flat rows, their repeated weights where they lie. */
 #define TILE(K, S, T, SLIDE)                                                                                                       \
     static void DW(plane_##K##_##S)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, \
                                     ptrdiff_t r1) {                                                                         \
-        REAL own[K * K];                                                                                                    \
-        DW_UNROLL for (int k = 0; k < K * K; k++) own[k] = w[k / K * g->wh + k % K * g->ww];                                \
+        REAL own[49];                                                                                                       \
+        DW(own_weights)(g, w, own, K);                                                                                      \
         if (!SLIDE || (g->strips && r1 - r0 >= DW_PLANE_ROWS)) DW(plane_rows)(g, x, own, bias, y, r0, r1, K, S, T, 1, 0);    \
         else DW(plane_rows)(g, x, own, bias, y, r0, r1, K, S, T, !SLIDE, 0);                                                     \
     }
@@ -215,6 +219,7 @@ DW_PLANE_TILES(TILE)
     }
 DW_FLAT_TILES(TILE)
 #undef TILE
+
 /* ---- shifted ---- */
 
 #if DW_SHIFTS
@@ -301,7 +306,7 @@ DW_INLINE void DW(shifted_planes)(const dw_geometry *g, const REAL *x, const REA
     for (x += g->x0; planes > 0; planes--, x += xc, y += yc, w++) {
         const VEC start = DW(splat)(bias ? *bias++ : 0);
         REAL own[49];
-        DW_UNROLL for (int k = 0; k < K * K; k++) own[k] = w[k / K * g->wh + k % K * g->ww];
+        DW(own_weights)(g, w, own, K);
         for (ptrdiff_t b = 0, v = 0, end; b < blocks; b++, v = end) {
             end = vectors * (b + 1) / blocks;
 #define RUN(T) \

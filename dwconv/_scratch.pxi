@@ -110,9 +110,9 @@ cdef void staged_task(const Plan* shared, Py_ssize_t task, const real* x, const 
         for r in range(band.in0, band.in1):
             copied = scratch + (r - band.in0) * p.cols.size * channels
             if real is float:
-                copy_pixels_f32(x + r * p.xh + c, p.cols.size, p.xw, channels, copied, p.far)
+                copy_pixels_f32(x + r * p.xh + c, p.cols.size, p.xw, channels, copied, p.geometry.far)
             else:
-                copy_pixels_f64(x + r * p.xh + c, p.cols.size, p.xw, channels, copied, p.far)
+                copy_pixels_f64(x + r * p.xh + c, p.cols.size, p.xw, channels, copied, p.geometry.far)
         scratch_blocks(&p, &band, scratch, channels, near_weights(&p, w + c, channels, scratch), bias + c if bias else bias,
                        y + c, p.yh, p.yw)
 
@@ -198,9 +198,9 @@ cdef void plane_task(const Plan* shared, Py_ssize_t task, const real* x, const r
     for lane in range(lanes):
         planes[lane] = x + n * p.xn + (base + lane) // p.repeat * p.xc
     if real is float:
-        gather_planes_f32(planes, band.in0 * size, (band.in1 - band.in0) * size, scratch, p.far)
+        gather_planes_f32(planes, band.in0 * size, (band.in1 - band.in0) * size, scratch, p.geometry.far)
     else:
-        gather_planes_f64(planes, band.in0 * size, (band.in1 - band.in0) * size, scratch, p.far)
+        gather_planes_f64(planes, band.in0 * size, (band.in1 - band.in0) * size, scratch, p.geometry.far)
     y += n * p.yn + base * p.yc
     while band.r0 < band.r1:
         part = band

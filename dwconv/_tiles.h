@@ -45,8 +45,8 @@ typedef struct {
     ptrdiff_t width, pad;     /* row tiles: input elements of a row; how far before it tap 0 of output 0 lies */
     ptrdiff_t repeat;         /* depth multiplier where the outputs of a channel are neighbours, else 1 */
     ptrdiff_t period;         /* row tiles: after how many elements the weights of a row repeat */
-    int stream;               /* x and y are too large for the caches */
-    int far;                  /* row tiles: ... or so large that columns of long rows are not found there again */
+    int far;                  /* x and y are too large for the caches of one worker */
+    int stream;               /* ... for all caches */
     int strips;               /* row tiles: along the rows in strips, not down the columns */
     int compact;              /* flat rows: weights do not repeat, inputs are neighbours */
     int clamp;                /* whether outputs are clamped to lo..hi */
@@ -653,16 +653,21 @@ static void DW(row_plane)(DW_ROW_ARGUMENTS) {
     else (unit ? DW(row_pattern) : DW(row_picked_pattern))(g, x, w, bias, y, r0, r1);
 }
 
-/* Whether there is a shifted tile for this geometry: padding of at most half a kernel, and only outputs of a row's last vector miss
- * inputs on the right. */
+/* Whether shifted tiles know the borders of a row: padding of at most half a kernel, and only outputs of a row's last vector miss inputs
+ * on the right. */
+static int DW(borders_serve)(ptrdiff_t taps, ptrdiff_t stride, ptrdiff_t cols, ptrdiff_t width, ptrdiff_t pad) {
+    const ptrdiff_t half = taps / 2, after = width + pad; /* of input elements, from tap 0 of output 0 on */
+    return pad <= half && (cols - 1) * stride + half < after && ((cols - 1) / LANES * LANES - 1) * stride + 2 * half < after;
+}
+
+/* Whether there is a shifted tile for this geometry. */
 static int DW(shifted_serve)(const dw_geometry *g) {
-    const ptrdiff_t half = g->kw / 2, after = g->width + g->pad; /* of input elements, from tap 0 of output 0 on */
     int most = 0;
 #define TILE(K, S, MOST) if (g->kh == K && g->kw == K && g->sh == S && g->sw == S) most = MOST;
     DW_SHIFTED_TILES(TILE)
 #undef TILE
-    return most && g->xw == 1 && g->period == 1 && g->pad <= half && (g->cols - 1) * g->sw + half < after
-           && ((g->cols - 1) / LANES * LANES - 1) * g->sw + 2 * half < after && g->cols <= (g->far ? most * LANES : DW_SHIFTED_COLS);
+    return most && g->xw == 1 && g->period == 1 && g->cols <= (g->far && g->strips ? most * LANES : DW_SHIFTED_COLS)
+           && DW(borders_serve)(g->kw, g->sw, g->cols, g->width, g->pad);
 }
 
 /* ... of some planes, xc and yc apart, whose weights and bias follow each other. */

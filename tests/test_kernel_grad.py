@@ -207,6 +207,23 @@ def test_nan_reaches_what_meets_it(kernels, path):
         array[place] = before
 
 
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("k", [3, 5])
+def test_widths_of_planes(kernels, k, strides):
+    """Rows of one vector to more than a piece, with NaN at the ends of rows: of one plane, of some in one image and in more."""
+    for out in (*range(3, 19), 24, 30, 31, 32, 33, 47, 48, 50, 63, 64, 65, 66, 98, 112, 130, 150):
+        for padding in ("same", "valid", ((1, 2), (0, k // 2)), ((2, 0), (k - 1, 1))):
+            shape = (1 + out % 2, 7, max(out * strides, k), 1 if out == 63 else 18)
+            rows, cols, grad_shape = geometry(shape, (k, k, 1), strides, 1, padding)
+            x, grad = oracle.integers(shape, 1, 4), oracle.integers(grad_shape, 2, 4)
+            x[0, 3, -1, 0] = grad[0, 1, 0, -1] = grad[0, -1, -1, shape[3] // 2] = np.nan
+            expected, _ = reference(x, grad, (k, k, 1), rows, cols)
+            for dtype in DTYPES:
+                a, b = arranged(x, "channels_first", dtype), arranged(grad, "channels_first", dtype)
+                w_grad = call("channels_first", a, b, np.full(expected.shape, SENTINEL, dtype), rows, cols, 2)
+                np.testing.assert_array_equal(w_grad, expected, err_msg=f"{out} {padding} {dtype.__name__}")
+
+
 def test_shared_memory(kernels):
     """Refused, and nothing written, if w_grad may overlap an input."""
     rows, cols, grad_shape = geometry((1, 6, 6, 16), (3, 3, 1), 1, 1, "same")
