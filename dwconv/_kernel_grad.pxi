@@ -409,7 +409,7 @@ cdef inline Py_ssize_t near_columns(const GradPlan* p) noexcept nogil:
 cdef inline bint shifted_serve(const GradPlan* p, Py_ssize_t size) noexcept nogil:
     """Rows from afar in one block of columns only, since blocks visit every page again (400x400: half as fast as slides)."""
     cdef const Axis* c = &p.cols
-    if p.rows.dilation * c.dilation != 1 or p.xw != 1 or p.gw != 1 or p.far and c.out > 4 * p.lanes:
+    if p.rows.dilation * c.dilation != 1 or p.far and c.out > 4 * p.lanes:
         return False
     if size == sizeof(float):
         return grad_shifted_serve_f32(p.rows.taps, c.taps, p.rows.stride, c.stride, c.out, c.size, c.pad)
