@@ -12,7 +12,7 @@
  * Both are one tile.  A step loads one vector of gradients, which the window keeps for the P taps along, and Q vectors of x,
  * each multiplied into P sums: (Q + 1) / (P * Q) loads a multiply-add, 0.44 for 3x3, 0.24 for 5x5, 0.20 for 7x7.  A stride along
  * takes the taps by their remainder, each remainder a slide of its own over every stride-th position; a stride of 2 both at once.
- * Planes of the commonest kernels have a tile that shifts (see there): 3x3 in rows of 56 takes 0.75 times as long.
+ * Planes of the commonest kernels have a tile that shifts (see there): 3x3 in rows of 56 takes 0.8 times as long.
  *
  * A sum of one tap is one chain of multiply-adds over the outputs in row-major order (kernels one tap wide: column by column; row
  * family: strips of LANES columns, each downwards; shifted tiles: blocks of strips, row by row), whatever the tile: so blocks of
