@@ -146,25 +146,20 @@ cdef void grad_channel_task(const Plan* p, Py_ssize_t task, const real* x, const
     cdef Py_ssize_t lanes = lanes_of(sizeof(real)), unit = dw_min(period(&p.rows), p.rows.size), out0
     cdef Py_ssize_t group = task % p.groups, band = task // p.groups % p.bands, n = task // (p.groups * p.bands)
     cdef Py_ssize_t units = dw_ceil_div(p.rows.size, unit), r0 = units * band // p.bands * unit
-    cdef Py_ssize_t blocks = grad_channel_blocks(p, lanes)
-    cdef Py_ssize_t first = blocks * group // p.groups, end = blocks * (group + 1) // p.groups
+    cdef Py_ssize_t first = p.blocks * group // p.groups, end = p.blocks * (group + 1) // p.groups
     cdef Axis rows = window(&p.rows, r0, dw_min(units * (band + 1) // p.bands * unit, p.rows.size), &out0)
     x += n * p.xn + out0 * p.xh
     y += n * p.yn + r0 * p.yh
     grad_window(p, &rows, &p.cols, x, w, y, p.start + first * lanes, end - first, p.channels)
 
 
-cdef inline Py_ssize_t grad_channel_blocks(const Plan* p, Py_ssize_t lanes) noexcept nogil:
-    return dw_ceil_div(p.channels - p.start, lanes)
-
-
 cdef void run_grad_channels(Plan* p, const real* x, const real* w, real* y, int workers) noexcept nogil:
     cdef Py_ssize_t lanes = lanes_of(sizeof(real)), task, tasks
     cdef Py_ssize_t units = dw_ceil_div(p.rows.size, dw_min(period(&p.rows), p.rows.size))
-    p.start = 0
-    if p.channels >= 6 * lanes and (p.yw | p.yh | p.yn) % lanes == 0:
-        # so that stores are aligned: there are more of them than of loads, and one across two lines costs two
-        p.start = -(<Py_ssize_t> (<size_t> y // sizeof(real)) % lanes)
+    if p.rows.stride == p.cols.stride == 1 and dw_wraps(p.rows.taps, p.cols.taps, 1, 1, False):
+        set_blocks(p, x, p.xw | p.xh | p.xn, 4, True)
+    else:                     # so that stores are aligned: at larger strides there are more of them than of loads
+        set_blocks(p, y, p.yw | p.yh | p.yn, 6, False)
     # the phases of a band go over it one after the other, which therefore should fit the cache; pairs of columns are in order
     p.bands = 1
     if not dw_grad_pairs(p.cols.taps, p.cols.stride, p.cols.dilation):
@@ -173,8 +168,8 @@ cdef void run_grad_channels(Plan* p, const real* x, const real* w, real* y, int 
     p.groups = 1
     tasks = p.images * p.bands
     if tasks < workers:
-        p.groups = even_shares(1, grad_channel_blocks(p, lanes), tasks, workers)
-    p.groups = for_rounds(p, p.groups, grad_channel_blocks(p, lanes), tasks, workers)
+        p.groups = even_shares(1, p.blocks, tasks, workers)
+    p.groups = for_rounds(p, p.groups, p.blocks, tasks, workers)
     tasks *= p.groups
     while next_round(&p.watch, tasks, workers):
         if workers <= 1:

@@ -122,7 +122,10 @@ cdef void run_staged(Plan* p, const real* x, const real* w, const real* bias, re
     """rows: of a band at most, whole turns of the row phases; p.staged: bytes of each pixel at a time."""
     cdef Py_ssize_t task, tasks, turns = dw_ceil_div(p.rows.out, p.rows.phases)
     fill_geometry(p)
-    p.start = aligned_start(p, y, p.yw | p.yh | p.yn)
+    if p.rows.stride > 1:     # more of x is loaded than of y stored
+        set_blocks(p, x, p.xw | p.xh | p.xn, 8, False)
+    else:
+        set_blocks(p, y, p.yw | p.yh | p.yn, 8, False)
     p.geometry.sw = p.cols.step
     p.bands = dw_ceil_div(p.rows.out, rows)
     p.bands = for_rounds(p, even_shares(p.bands, dw_max(p.bands, turns // 2), p.images, workers), turns, p.images, workers)

@@ -213,6 +213,15 @@ DW_INLINE VEC DW(load_lanes)(const REAL *p, MASK m) {
 }
 
 #if DW_BYTES == 64
+/* Lanes that are on from a, the others from b. */
+DW_INLINE VEC DW(load_two)(const REAL *a, const REAL *b, MASK m) {
+#if REAL_SIZE == 4
+    return (VEC)_mm512_mask_loadu_ps(_mm512_maskz_loadu_ps((__mmask16)m, a), (__mmask16)~m, b);
+#else
+    return (VEC)_mm512_mask_loadu_pd(_mm512_maskz_loadu_pd((__mmask8)m, a), (__mmask8)~m, b);
+#endif
+}
+
 DW_INLINE void DW(store_lanes)(REAL *p, VEC v, MASK m) {
 #if REAL_SIZE == 4
     _mm512_mask_storeu_ps(p, (__mmask16)m, (__m512)v);

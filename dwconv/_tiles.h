@@ -53,8 +53,9 @@ typedef struct {
     double lo, hi;
 } dw_geometry;
 
-/* How channel tiles load x: a vector; one whose lanes repeat (depth multiplier); the same with fewer lanes than a vector. */
-enum { DW_PLAIN, DW_REPEAT, DW_PARTIAL };
+/* How channel tiles load x: a vector; one whose lanes repeat (depth multiplier); the same with fewer lanes than a vector; one of the
+ * last channels of a pixel and then its first. */
+enum { DW_PLAIN, DW_REPEAT, DW_PARTIAL, DW_WRAPPED };
 /* How row tiles load x: neighbours; every second; or picked from some vectors (strides; flat rows with a depth multiplier), one vector
  * wide.  And their weights: one for
  * all lanes; from a pattern that repeats them, as flat rows need; or picked from those of the kernel, where that pattern is too large. */
@@ -64,6 +65,7 @@ enum { DW_ONE, DW_PATTERN, DW_COMPACT };
 enum { DW_EDGE, DW_INSIDE, DW_EITHER };
 
 enum { DW_SHIFTED_COLS = 1024, DW_SHIFTED_VECTORS = 4 }; /* of shifted tiles: outputs of a row, vectors of a block, at most */
+#define DW_WRAPS (DW_BYTES == 64) /* whether masked loads and stores are cheap enough for blocks of a pixel's last and first channels */
 enum { DW_TAP_LANES = 32 }; /* kernel columns whose masks a tile keeps */
 enum { DW_INNER_BYTES = 16384 }; /* of weights, up to which tiles of any kernel take all channels of a pixel in turn: half of L1 */
 
@@ -99,7 +101,8 @@ static inline ptrdiff_t dw_ceil_div(ptrdiff_t a, ptrdiff_t b) { return a / b + (
 
 #endif /* DW_TILES_ONCE */
 
-/* The lanes of a block of channels: which exist, which of x they need, which of those each takes. */
+/* The lanes of a block of channels: which exist, which of x they need, which of those each takes.  DW_WRAPPED: those of the first
+ * channels (out); the others lie `count` after their place. */
 typedef struct {
     MASK out, in;
     IVEC index;
@@ -113,6 +116,9 @@ DW_INLINE void DW(clamp_all)(const dw_geometry *g, VEC *acc, const int count) {
 /* ---- channel tiles ---- */
 
 DW_INLINE VEC DW(load_channels)(const REAL *x, const int mode, const DW(dw_block) *b) {
+#if DW_WRAPS
+    if (mode == DW_WRAPPED) return DW(load_two)(x, x + b->count, b->out);
+#endif
     return mode == DW_PLAIN ? DW(load)(x) : DW(load_indexed)(x, b->in, b->index);
 }
 
@@ -126,6 +132,12 @@ DW_INLINE void DW(store_channels)(const dw_geometry *g, REAL *y, VEC *acc, const
         DW_UNROLL for (int c = 0; c < T; c++, p += yw) {
             if (checked && c >= cols) break;
             if (mode == DW_PARTIAL) DW(store_first)(p, acc[r * T + c], b->count);
+#if DW_WRAPS
+            else if (mode == DW_WRAPPED) {
+                DW(store_lanes)(p, acc[r * T + c], b->out);
+                DW(store_lanes)(p + b->count, acc[r * T + c], (MASK)~b->out);
+            }
+#endif
             else DW(store)(p, acc[r * T + c]);
         }
     }
@@ -165,27 +177,38 @@ DW_INLINE ptrdiff_t DW(block_at)(ptrdiff_t first, ptrdiff_t k, ptrdiff_t channel
 }
 
 /* A strip of R rows: all its columns for the block of channels that x, w, bias, y point to, whose weights the caller has loaded (wv);
- * or, with wv NULL, all `blocks` from channel `first` on for each tile of columns. */
+ * or, with wv NULL, all `blocks` from channel `first` on for each tile of columns, of which one before channel 0 is wrapped. */
 DW_INLINE void DW(channel_strip)(
         const dw_geometry *g, const REAL *x, const REAL *w, const VEC *wv, const REAL *bias, REAL *y, ptrdiff_t row, ptrdiff_t first,
         ptrdiff_t blocks, ptrdiff_t channels, const DW(dw_block) *b, const int K, const int S, const int R, const int T, const int mode) {
     const ptrdiff_t t0 = g->row_lo - row * S, t1 = g->row_hi - row * S;
     const ptrdiff_t x_row = g->x0 + row * S * g->xh;
+    DW(dw_block) wrapped;
+    wrapped.out = DW(lanes)(-first, LANES);
+    wrapped.count = channels;
     y += row * g->yh;
     for (ptrdiff_t col = 0; col < g->cols; col += T) {
         const ptrdiff_t c = col + T <= g->cols ? col : dw_max(g->cols - T, 0); /* the last tile overlaps its neighbour */
         const ptrdiff_t u0 = g->col_lo - c * S, u1 = g->col_hi - c * S;
         const int inside = u0 <= 0 && (T - 1) * S + K <= u1 && T <= g->cols;
-#define TILE(checked)                                                                                                  \
-        for (ptrdiff_t k = 0; k < blocks; k++) {                                                                       \
-            const ptrdiff_t at = wv ? 0 : DW(block_at)(first, k, channels);                                            \
+        ptrdiff_t k = 0;
+#define BLOCK(channel, b, mode, checked)                                                                               \
+        do {                                                                                                           \
+            const ptrdiff_t at = channel;                                                                              \
             VEC own[49]; /* the largest K is 7; K * K would be no constant in C */                                     \
-            if (!wv) DW_UNROLL for (int i = 0; i < K * K; i++) own[i] = DW(load)(w + at + i / K * g->wh + i % K * g->ww); \
-            DW(channel_tile)(g, x + at, x_row + c * S * g->xw, wv ? wv : own, bias ? DW(load)(bias + at) : DW(splat)(0), \
-                             y + at + c * g->yw, t0, t1, u0, u1, g->cols - c, b, K, S, R, T, mode, checked);           \
+            if (!wv) DW_UNROLL for (int i = 0; i < K * K; i++)                                                         \
+                own[i] = DW(load_channels)(w + at + i / K * g->wh + i % K * g->ww, mode, b);                           \
+            DW(channel_tile)(g, x + at, x_row + c * S * g->xw, wv ? wv : own,                                          \
+                             bias ? DW(load_channels)(bias + at, wv ? DW_PLAIN : mode, b) : DW(splat)(0), y + at + c * g->yw, \
+                             t0, t1, u0, u1, g->cols - c, b, K, S, R, T, mode, checked);                               \
+        } while (0)
+        if (DW_WRAPS && !wv && T > 1 && first < 0) { /* always checked: one tile less to compile */
+            BLOCK(first, &wrapped, DW_WRAPPED, 1);
+            k = 1;
         }
-        if (inside) TILE(0) else TILE(1)
-#undef TILE
+        if (inside) for (; k < blocks; k++) BLOCK(wv ? 0 : DW(block_at)(first, k, channels), b, mode, 0);
+        else for (; k < blocks; k++) BLOCK(wv ? 0 : DW(block_at)(first, k, channels), b, mode, 1);
+#undef BLOCK
     }
 }
 
@@ -512,6 +535,15 @@ enum { DW_ANY_ROWS = 1, DW_ANY_COLS = 7, DW_WIDE_ROWS = 3, DW_WIDE_VECTORS = 3, 
 #define DW_SHIFTED_TILES(TILE)
 #define DW_PLANE_TILES(TILE) DW_PLANE_UNIT(TILE)
 #endif
+
+/* Whether the first of the blocks that tiles for this kernel and stride take in turn may be wrapped: not from memory, one column a tile,
+ * where that is no faster. */
+static inline int dw_wraps(ptrdiff_t kh, ptrdiff_t kw, ptrdiff_t sh, ptrdiff_t sw, int stream) {
+#define TILE(K, S, R, T, INNER, WHEN) if (INNER && T > 1 && !stream && kh == K && kw == K && sh == S && sw == S) return DW_WRAPS;
+    DW_CHANNEL_TILES(TILE)
+#undef TILE
+    return 0;
+}
 #endif
 
 #include "_plane_tiles.h"

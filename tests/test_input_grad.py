@@ -235,16 +235,20 @@ def test_dense_result(kernels):
 
 
 @pytest.mark.parametrize(("c", "kernel_shape", "strides"),
-                         [(144, (3, 3, 1), 2), (112, (4, 2, 1), 2), (96, (5, 5, 1), 2), (98, (3, 3, 2), 1)])
+                         [(144, (3, 3, 1), 2), (112, (4, 2, 1), 2), (96, (5, 5, 1), 2), (98, (3, 3, 2), 1),
+                          (64, (3, 3, 1), 1)])
 def test_alignment(kernels, c, kernel_shape, strides):
-    """Wherever x_grad starts: of many channels the vectors begin at its first aligned one."""
+    """Wherever grad and x_grad start: of many channels the vectors begin at the first aligned one of either."""
     grad, kernel, rows, cols, expected = problem((5, 6, c), kernel_shape, strides, 1, 1)
     w = kernel.reshape(*kernel.shape[:2], -1)
     for dtype, offset, workers in itertools.product(DTYPES, range(16), (1, 3)):
         whole = np.full(expected.size + 32, SENTINEL, dtype)
         x_grad = whole[offset : offset + expected.size].reshape(expected.shape)
         x_grad[...] = np.nan
-        _runtime.kernels.input_grad("channels_last", grad.astype(dtype), w.astype(dtype), x_grad, rows, cols, workers)
+        buffer = np.full(grad.size + 16, np.nan, dtype)
+        shifted = buffer[offset : offset + grad.size].reshape(grad.shape)
+        shifted[...] = grad
+        _runtime.kernels.input_grad("channels_last", shifted, w.astype(dtype), x_grad, rows, cols, workers)
         np.testing.assert_array_equal(x_grad, expected)
         x_grad[...] = SENTINEL
         assert (whole == SENTINEL).all()

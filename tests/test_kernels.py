@@ -400,13 +400,13 @@ def test_bits_memory_layout(kernels, path):
             assert same_bits(convolve(view, kernel, bias), convolve(view.copy(), kernel, bias)), f"x broadcast along axis {axis}"
 
 
-SHIFTED = [(144, (3, 3, 1), {"padding": "same"}), (160, (4, 2, 1), {"strides": 2}), (70, (3, 3, 2), {}),
-           (512, (3, 3, 1), {}), (512, (9, 3, 1), {"strides": 2})]
+SHIFTED = [(144, (3, 3, 1), {"padding": "same"}), (32, (3, 3, 1), {"strides": 2}), (64, (3, 3, 1), {"dilation_rate": 2}),
+           (160, (4, 2, 1), {"strides": 2}), (70, (3, 3, 2), {}), (512, (3, 3, 1), {}), (512, (9, 3, 1), {"strides": 2})]
 
 
 @pytest.mark.parametrize("path", SHIFTED)
 def test_bits_alignment(kernels, threaded, path):
-    """Wherever x and out start: of many channels the vectors begin at the first aligned one.
+    """Wherever x and out start: of many channels the vectors begin at the first aligned one, and one may hold a pixel's ends.
 
     Of pixels of 2 KB the first chunk is cut then, so that its weights may fit beside them where those of others do not."""
     for dtype, data_format in itertools.product(DTYPES, LAYOUTS):
