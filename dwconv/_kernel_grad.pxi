@@ -39,6 +39,9 @@ cdef extern from *:
     void grad_add_planes_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*, Py_ssize_t) nogil
     void grad_store_f32(const float*, Py_ssize_t, Py_ssize_t, float*, Py_ssize_t) nogil
     void grad_store_f64(const double*, Py_ssize_t, Py_ssize_t, double*, Py_ssize_t) nogil
+    bint dw_grad_splits(Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
+    void grad_store_split_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*, Py_ssize_t) nogil
+    void grad_store_split_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*, Py_ssize_t) nogil
     void pack_pixels_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*) nogil
     void pack_pixels_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*) nogil
     void copy_rows_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*) nogil
@@ -71,6 +74,7 @@ cdef struct GradPlan:
     Py_ssize_t bands, chunks, units, per_piece, pieces        # of rows; of columns; image x row phase x band x chunk
     Py_ssize_t fit            # plane family: output rows whose inputs and themselves fit the scratch
     Py_ssize_t head           # channels before the first aligned block
+    bint split                # whether those and the last ones are one block
     Py_ssize_t blocks, groups, group                          # of channels; a group's most blocks
     Py_ssize_t together                                       # row family, packed: of those, how many at a time
     Py_ssize_t ahead                                          # elements that slides prefetch ahead; 0: none
@@ -275,21 +279,29 @@ cdef void add_unit(const GradPlan* p, const Unit* u, Py_ssize_t first, Py_ssize_
 
 
 cdef inline Py_ssize_t first_channel(const GradPlan* p, Py_ssize_t block) noexcept nogil:
-    """The last block overlaps its neighbour, as the first does where the others are aligned, and computes the same."""
+    """The last block overlaps its neighbour, as the first does where the others are aligned, and computes the same.
+
+    Negative for a first block that is split: it has the last channels and the first ones."""
     cdef Py_ssize_t first = block * p.lanes
-    if p.head and block:
+    if p.head and (block or p.split):
         first += p.head - p.lanes
-    return dw_max(dw_min(first, p.channels - p.lanes), 0)
+    return dw_max(dw_min(first, p.channels - p.lanes), -p.lanes if p.split else 0)
 
 
-cdef inline Py_ssize_t aligned_head(const GradPlan* p, const real* x, const real* grad) noexcept nogil:
-    """Channels before the first whose vectors are aligned at every pixel of x and grad, or 0 where none are or all."""
-    cdef Py_ssize_t lanes = p.lanes, head
-    if (p.family > PACKED or p.repeat > 1 or p.channels < 8 * lanes
-            or (p.xw | p.xh | p.xn | p.gw | p.gh | p.gn | (x - grad)) % lanes):
-        return 0
-    head = <Py_ssize_t> (<size_t> x // sizeof(real)) % lanes
-    return lanes - head if head else 0
+cdef inline void set_head(GradPlan* p, const real* x, const real* grad) noexcept nogil:
+    """Channels before the first whose vectors are aligned at every pixel of x and grad, or 0 where none are or all.
+
+    With a split block only of x, which is loaded more often."""
+    cdef Py_ssize_t lanes = p.lanes, strides = p.xw | p.xh | p.xn
+    cdef bint splits = p.family == CHANNELS and dw_grad_splits(p.rows.taps, p.cols.taps, p.cols.step)
+    p.head, p.split = 0, False
+    if p.family > PACKED or p.repeat > 1 or p.channels < (2 if splits else 8) * lanes:
+        return
+    if not splits:
+        strides |= p.gw | p.gh | p.gn | (x - grad)
+    if strides % lanes == 0:
+        p.head = (lanes - <Py_ssize_t> (<size_t> x // sizeof(real)) % lanes) % lanes
+        p.split = splits and p.head > 0
 
 
 # ---- pieces ----
@@ -303,21 +315,26 @@ cdef inline void add_sums(real* a, const real* b, Py_ssize_t size) noexcept nogi
 
 cdef void write_block(const GradPlan* p, Py_ssize_t block, const real* acc, real* w) noexcept nogil:
     """The sums of a block to their place in w_grad."""
-    cdef Py_ssize_t rows = p.rows.taps, taps = p.cols.taps, n, row
+    cdef Py_ssize_t rows = p.rows.taps, taps = p.cols.taps, n, row, first = 0
     if p.wh == taps * p.ww or rows == 1:
         rows, taps = 1, p.taps
     if p.family == ROWS:
         n = p.period
         w += block
     else:
-        n = dw_min(p.channels, p.lanes)
-        w += first_channel(p, block)
+        n, first = dw_min(p.channels, p.lanes), first_channel(p, block)
+        w += dw_max(first, 0)
     for row in range(rows):
         if p.family == ROWS:
             if real is float:
                 grad_add_lanes_f32(acc, taps, n, w, p.ww)
             else:
                 grad_add_lanes_f64(acc, taps, n, w, p.ww)
+        elif first < 0:
+            if real is float:
+                grad_store_split_f32(acc, taps, first, p.channels, w, p.ww)
+            else:
+                grad_store_split_f64(acc, taps, first, p.channels, w, p.ww)
         elif real is float:
             grad_store_f32(acc, taps, n, w, p.ww)
         else:
@@ -475,7 +492,7 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
     p.units = p.images * p.rows.phases * p.bands * p.chunks
     p.per_piece = dw_max(1, TERMS // (dw_ceil_div(rows, p.bands) * dw_ceil_div(p.line, p.chunks)))
     p.pieces = dw_ceil_div(p.units, p.per_piece)
-    p.blocks = dw_ceil_div(p.channels - p.head, p.lanes) + (p.head > 0)
+    p.blocks = dw_ceil_div(p.channels, p.lanes) if p.split else dw_ceil_div(p.channels - p.head, p.lanes) + (p.head > 0)
     p.group = 1
     if p.family == ROWS:
         p.blocks = p.channels // p.period
@@ -543,7 +560,7 @@ cdef bint _kernel_grad(bint last, const real[:, :, :, :] x, const real[:, :, :, 
     p.far = size * p.images * p.channels * (p.rows.size * p.cols.size // p.repeat + p.rows.out * p.cols.out) > FAR_BYTES
     p.family = choose_family(&p, last, size)
     p.period = p.channels if last and p.family == ROWS else 1
-    p.head = aligned_head(&p, &x[0, 0, 0, 0], &grad[0, 0, 0, 0])
+    set_head(&p, &x[0, 0, 0, 0], &grad[0, 0, 0, 0])
     cut(&p, size, workers)
     numbers = dw_max(workers, 1) * p.scratch + (p.parts * p.blocks * p.taps * p.lanes if p.parts > 1 else 0)
     scratch = <real*> aligned_alloc(64, (numbers * size + 63) // 64 * 64)

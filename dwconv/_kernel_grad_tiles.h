@@ -54,9 +54,9 @@ typedef struct {
     ptrdiff_t ahead;                         /* how far on to fetch what another slide needs, or 0 */
 } dw_slide;
 
-/* How a slide loads: vectors; vectors of which some lanes count, by tap (row family); channels that repeat or are fewer than a
- * vector; every second of two vectors (planes with stride 2); lanes that lie anywhere. */
-enum { DW_WHOLE, DW_MASKED, DW_INDEXED, DW_HALVES, DW_SCATTERED };
+/* How a slide loads: vectors; vectors of which some lanes count, by tap (row family); the last channels of a pixel and then its first;
+ * channels that repeat or are fewer than a vector; every second of two vectors (planes with stride 2); lanes that lie anywhere. */
+enum { DW_WHOLE, DW_MASKED, DW_SPLIT, DW_INDEXED, DW_HALVES, DW_SCATTERED };
 
 /* The sizes of tile, taps along x taps across: what leaves room in the registers for the window and a vector of x.  Then those
  * that take a stride of two along at once; then those of the rare ways to load. */
@@ -85,6 +85,12 @@ enum { DW_MOST_LINES = 8 }; /* strips that a slide of the row family takes, each
 #else
 #define DW_GRAD_SHIFTED_TILES(TILE)
 #endif
+/* Kernel and stride of the slides that can split a block: those that loads across two lines slow down. */
+#if DW_WRAPS
+#define DW_SPLIT_SLIDES(TILE) TILE(3, 1) TILE(3, 2) TILE(5, 2)
+#else
+#define DW_SPLIT_SLIDES(TILE)
+#endif
 #define DW_SLIDES_HALVES(TILE) TILE(3, 1) TILE(3, 2) TILE(3, 3) TILE(5, 1) TILE(5, 2) TILE(5, 3)
 #define DW_SLIDES_RARE(TILE) TILE(1, 1) TILE(1, 2) TILE(1, 3) TILE(2, 1) TILE(2, 2) TILE(2, 3) TILE(3, 1) TILE(3, 2) TILE(3, 3)
 
@@ -94,6 +100,15 @@ static inline int dw_next_taps(ptrdiff_t n, ptrdiff_t most) {
     if (n == 7 && most >= 7) return 7;
     if (n == 4 || most < 3) return (int)dw_min(2, most);
     return n == 6 || n == 9 || most < 5 ? 3 : 5;
+}
+
+/* Whether the channels' first block may be split: kernel, stride of the columns in taps. */
+static inline int dw_grad_splits(ptrdiff_t kh, ptrdiff_t kw, ptrdiff_t sw) {
+#define TILE(K, S) if (kh == K && kw == K && sw == S) return 1;
+    DW_SPLIT_SLIDES(TILE)
+#undef TILE
+    (void)kh, (void)kw, (void)sw;
+    return 0;
 }
 
 /* How many steps of s make a or more: without the division, where most calls need none. */
@@ -125,14 +140,15 @@ static inline unsigned dw_bits(ptrdiff_t lo, ptrdiff_t hi) {
 
 /* Which lanes a slide loads and adds. */
 typedef struct {
-    MASK g;                   /* lanes of grad that exist */
+    MASK g;                   /* lanes of grad that exist; split: that are a pixel's first channels */
     MASK out[DW_MOST_ACROSS]; /* masked, halves, scattered: per tap across, lanes of grad whose x lies in the image */
     MASK in[6];               /* halves: lanes of the vectors of x that lie in the row */
     ptrdiff_t next;           /* halves, Q of 3: the number after two vectors, or the next one that lies in the row */
 } DW(dw_slide_masks);
 
 typedef struct {
-    DW(dw_slide_masks) line[DW_MOST_LINES]; /* indexed: the first serves all */
+    DW(dw_slide_masks) line[DW_MOST_LINES]; /* split, indexed: the first serves all */
+    ptrdiff_t split;          /* split: the channels of a pixel, by which the lanes that are not in g lie further on */
     MASK x;                   /* indexed: lanes of x that they need */
     IVEC index;               /* and which of those each takes */
     ptrdiff_t x_offset[LANES], g_offset[LANES]; /* scattered */
@@ -148,6 +164,9 @@ DW_INLINE VEC DW(load_offsets)(const REAL *p, const ptrdiff_t *offset, MASK m) {
 DW_INLINE VEC DW(slide_x)(const REAL *p, const DW(dw_slide_lanes) *b, MASK out, const int mode) {
     if (mode == DW_WHOLE) return DW(load)(p);
     if (mode == DW_MASKED) return DW(load_lanes)(p, out);
+#if DW_WRAPS
+    if (mode == DW_SPLIT) return DW(load_two)(p, p + b->split, out);
+#endif
     if (mode == DW_INDEXED) return DW(load_indexed)(p, b->x, b->index);
     return DW(load_offsets)(p, b->x_offset, out);
 }
@@ -168,6 +187,9 @@ DW_INLINE void DW(slide_halves)(const REAL *p, const DW(dw_slide_masks) *m, VEC 
 DW_INLINE VEC DW(slide_g)(const REAL *p, const DW(dw_slide_lanes) *b, MASK m, const int mode) {
     if (mode == DW_WHOLE) return DW(load)(p);
     if (mode == DW_SCATTERED) return DW(load_offsets)(p, b->g_offset, m);
+#if DW_WRAPS
+    if (mode == DW_SPLIT) return DW(load_two)(p, p + b->split, m);
+#endif
     return DW(load_lanes)(p, m);
 }
 
@@ -189,7 +211,7 @@ DW_INLINE void DW(slide)(const dw_slide *s, const REAL *x, const REAL *g, REAL *
         const DW(dw_slide_masks) *m = masked ? b->line + line : mode != DW_WHOLE ? b->line : NULL;
         unsigned along = 0;
         ptrdiff_t u = first;
-        if (mode <= DW_MASKED && s->ahead)
+        if (mode <= DW_SPLIT && s->ahead)
             for (ptrdiff_t k = 0; k < count; k++) {
                 DW_PREFETCH(x + k * S * x_step + (Q - 1) * x_tap + s->ahead, 0); /* the row that the next line adds */
                 DW_PREFETCH(g + k * g_step + s->ahead, 0);
@@ -316,6 +338,10 @@ DW_SLIDE_TABLE(scattered, DW_SLIDES_RARE)
 #undef ENTRY
 #undef DW_SLIDE_TILE
 #undef DW_SLIDE_TABLE
+#define TILE(K, S) \
+    static void DW(slide_split_##K##_##S)(DW_SLIDE_ARGUMENTS) { DW(slide)(s, x, g, acc, b, K, K, S, DW_SPLIT); }
+DW_SPLIT_SLIDES(TILE)
+#undef TILE
 
 /* How many taps across the next tile takes: three for seven along, else five if there are as many. */
 static inline int DW(slide_across)(ptrdiff_t rest, ptrdiff_t taps, ptrdiff_t stride, int rare) {
@@ -357,7 +383,8 @@ static void DW(slide_along)(const dw_slide *s, const REAL *x, const REAL *g, REA
     }
 }
 
-/* Adds outputs g->rows x g->cols to the sums acc (kh, kw, LANES) of a block of output channels from `first` on.
+/* Adds outputs g->rows x g->cols to the sums acc (kh, kw, LANES) of a block of output channels from `first` on, which is split if that
+ * is negative (dw_grad_splits).
  * x: tap (0, 0) of output (0, 0), channel 0; grad: output (0, 0), channel 0. */
 static void DW(grad_channels)(const dw_grad *g, const REAL *x, const REAL *grad, REAL *acc, ptrdiff_t first, ptrdiff_t channels) {
     DW(dw_slide_lanes) b;
@@ -389,6 +416,15 @@ static void DW(grad_channels)(const dw_grad *g, const REAL *x, const REAL *grad,
     s.across = g->sh;
     s.acc_p = LANES;
     s.acc_q = g->kw * LANES;
+    if (first < 0) {
+        s.across_lo = g->row_lo, s.across_hi = g->row_hi, s.ahead = g->ahead;
+        b.line[0].g = DW(lanes)(-first, LANES);
+        b.split = channels;
+#define TILE(K, S) if (g->kw == K && g->sw == S) DW(slide_split_##K##_##S)(&s, x + first, grad + first, acc, &b);
+        DW_SPLIT_SLIDES(TILE)
+#undef TILE
+        return;
+    }
     int Q;
     for (ptrdiff_t q = 0; q < g->kh; q += Q) {
         Q = DW(slide_across)(g->kh - q, g->kw, g->sw, mode == DW_INDEXED);
@@ -670,6 +706,12 @@ static void DW(grad_store)(const REAL *acc, ptrdiff_t taps, ptrdiff_t n, REAL *w
         if (n == LANES) DW(store)(w + tap * pitch, DW(load)(acc + tap * LANES));
         else DW(store_first)(w + tap * pitch, DW(load)(acc + tap * LANES), n);
     }
+}
+
+/* ... of a split block. */
+static void DW(grad_store_split)(const REAL *acc, ptrdiff_t taps, ptrdiff_t first, ptrdiff_t channels, REAL *w, ptrdiff_t pitch) {
+    for (ptrdiff_t tap = 0; tap < taps; tap++)
+        for (ptrdiff_t l = 0; l < LANES; l++) w[tap * pitch + (first + l < 0 ? channels : 0) + first + l] = acc[tap * LANES + l];
 }
 
 /* a + b in place; whole vectors. */

@@ -120,6 +120,32 @@ def test_exact(kernels, path):
             assert (whole == SENTINEL).all()
 
 
+@pytest.mark.parametrize(("c", "gap"), [(32, 0), (80, 16), (35, 13)])
+@pytest.mark.parametrize(("k", "strides"), [(3, 1), (3, 2), (5, 2)])
+def test_alignment(kernels, k, strides, c, gap):
+    """Wherever x, grad and w_grad start: vectors begin at x's first aligned channel, and one holds a pixel's ends.
+
+    With gaps between the pixels, of NaN, also where the channels are no multiple of a vector."""
+    rows, cols, grad_shape = geometry((1, 6, 7, c), (k, k, 1), strides, 1, "same")
+    x, grad = oracle.integers((1, 6, 7, c), 1, 4), oracle.integers(grad_shape, 2, 4)
+    expected, _ = reference(x, grad, (k, k, 1), rows, cols)
+
+    def at(offset, a, dtype):
+        shape = (*a.shape[:-1], a.shape[-1] + gap)
+        size = np.prod(shape)
+        view = np.full(size + 32, np.nan, dtype)[offset : offset + size].reshape(shape)[..., : a.shape[-1]]
+        view[...] = a
+        return view
+
+    for dtype, offset, workers in itertools.product(DTYPES, range(16), (1, 3)):
+        whole = np.full(expected.size + 32, SENTINEL, dtype)
+        w_grad = whole[offset : offset + expected.size].reshape(expected.shape)
+        call("channels_last", at(offset, x, dtype), at(3 * offset % 16, grad, dtype), w_grad, rows, cols, workers)
+        np.testing.assert_array_equal(w_grad, expected)
+        w_grad[...] = SENTINEL
+        assert (whole == SENTINEL).all()
+
+
 def test_rows_far_apart(kernels):
     """Several narrow planes whose rows lie 2 KB and more apart, of which each is copied."""
     rows, cols, grad_shape = geometry((1, 12, 46, 20), (3, 3, 1), 1, 1, "same")
