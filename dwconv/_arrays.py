@@ -73,8 +73,6 @@ def axis_numbers(value):
 def is_readable(a, dtype):
     """Whether a kernel can read `a` as it lies: of that dtype, rows without gaps between elements, aligned."""
     flags = a.flags
-    if flags.carray and a.dtype is dtype:
-        return True           # most arrays; each attribute of an array is a hundredth of a small call's time
     if a.dtype != dtype or not flags.aligned:
         return False
     size = dtype.itemsize
@@ -83,8 +81,8 @@ def is_readable(a, dtype):
 
 def readable(a, dtype):
     """`a` as a kernel can read it; a copy only if needed."""
-    if is_readable(a, dtype):
-        return a
+    if (a.flags.carray and a.dtype is dtype) or is_readable(a, dtype):
+        return a  # most arrays; each call and each attribute is a hundredth of a small call's time
     # of a broadcast array only what is in memory: the whole may be larger than that
     core = a[tuple(slice(1 if s == 0 else None) for s in a.strides[:-1])]
     copy = np.array(core, dtype, order="C", copy=True)

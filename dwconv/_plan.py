@@ -1,8 +1,8 @@
 """Plans: what shapes and options come to, checked and kept, so that a repeated call of the functions costs microseconds.
 
 All checks that need no array are made here, before anything is allocated or written.  A gradient has the plan of the
-convolution that it belongs to: `forward` is that of x and kernel, and `gradient` checks the shape of its result's gradient
-besides.
+convolution that it belongs to: `forward` is that of x and kernel; `input_gradient` and `kernel_gradient` check the shape of its
+result's gradient besides.
 """
 
 import functools
@@ -17,7 +17,7 @@ from ._messages import short
 class Plan(typing.NamedTuple):
     rows: tuple        # axes, see _geometry
     cols: tuple
-    out_shape: tuple   # with the batch axis
+    out_shape: tuple   # of the result, with the batch axis
     kernel_shape: tuple  # (kh, kw, C*M)
     work: int          # its multiply-adds, and 5 for each number read or written
 
@@ -56,33 +56,48 @@ def forward(x_shape, kernel_shape, strides, padding, dilation_rate, data_format,
     return Plan(rows, cols, out, (kh, kw, c * multiplier), results * kh * kw + 5 * (results + n * h * w * c))
 
 
-@functools.lru_cache(maxsize=512)
-def gradient(name, x_shape, kernel_shape, grad_shape, *options):
-    """The plan of the convolution of x with kernel whose result's gradient has the shape `grad_shape`.
-
-    Options are those of `forward`.  A kernel shape (kh, kw, None, None) has as many filters as the gradient has channels.
-    """
-    first = _is_first(options[-1])
-    for label, shape in ((name, x_shape), ("grad", grad_shape)):
-        if len(shape) != 4:
-            axes = "(N, C, H, W)" if first else "(N, H, W, C)"
-            raise ValueError(f"{label} must have 4 dimensions, {axes}; got {len(shape)}: {short(shape)}")
-    if len(kernel_shape) != 4:
-        raise ValueError(f"kernel must have shape (kh, kw, C, M), got {kernel_shape}")
-    if kernel_shape[3] is None:
-        c, channels = x_shape[1 if first else 3], grad_shape[1 if first else 3]
-        if c < 1 or channels < 1 or channels % c:
-            raise ValueError(f"grad has {channels} channels, which is no multiple of the {c} of {name}: shapes {grad_shape} "
-                             f"and {x_shape} ({options[-1]})")
-        kernel_shape = (*kernel_shape[:2], c, channels // c)
-        countable("kernel_size: a result", kernel_shape)
-    else:
-        countable(f"{name}: a result", x_shape)
+def _of_gradient(name, x_shape, kernel_shape, grad_shape, options):
+    """The plan of the convolution of x with kernel, whose result has the shape `grad_shape`."""
     plan = forward(x_shape, kernel_shape, *options, name)
     if grad_shape != plan.out_shape:
         raise ValueError(f"grad has shape {grad_shape}, but the convolution of {name} {x_shape} with a kernel {kernel_shape} "
                          f"has shape {plan.out_shape}")
     return plan
+
+
+def _four_axes(first, **shapes):
+    for name, shape in shapes.items():
+        if len(shape) != 4:
+            axes = "(N, C, H, W)" if first else "(N, H, W, C)"
+            raise ValueError(f"{name} must have 4 dimensions, {axes}; got {len(shape)}: {short(shape)}")
+
+
+@functools.lru_cache(maxsize=512)
+def input_gradient(input_shape, kernel_shape, grad_shape, *options):
+    """The plan of the convolution of x with kernel whose result's gradient has the shape `grad_shape`; options as in `forward`.
+
+    Its out_shape is that of the gradient for x."""
+    _four_axes(_is_first(options[-1]), input_shape=input_shape, grad=grad_shape)
+    if len(kernel_shape) != 4:
+        raise ValueError(f"kernel must have shape (kh, kw, C, M), got {kernel_shape}")
+    countable("input_shape: a result", input_shape)
+    return _of_gradient("input_shape", input_shape, kernel_shape, grad_shape, options)._replace(out_shape=input_shape)
+
+
+@functools.lru_cache(maxsize=512)
+def kernel_gradient(x_shape, kernel_size, grad_shape, *options):
+    """The same for a kernel of that size, with as many filters as the result's gradient has channels.
+
+    Its out_shape is that of the gradient for the kernel, (kh, kw, C, M)."""
+    size, first = pair("kernel_size", kernel_size), _is_first(options[-1])
+    _four_axes(first, x=x_shape, grad=grad_shape)
+    c, channels = x_shape[1 if first else 3], grad_shape[1 if first else 3]
+    if c < 1 or channels < 1 or channels % c:
+        raise ValueError(f"grad has {channels} channels, which is no multiple of the {c} of x: shapes {grad_shape} "
+                         f"and {x_shape} ({options[-1]})")
+    kernel_shape = (*size, c, channels // c)
+    countable("kernel_size: a result", kernel_shape)
+    return _of_gradient("x", x_shape, kernel_shape, grad_shape, options)._replace(out_shape=kernel_shape)
 
 
 def hashable(name, value, depth=2):
@@ -118,8 +133,10 @@ def text(name, value):
 
 def sizes(name, value):
     """A tuple of int, from a sequence of integers that are not negative."""
-    if type(value) is tuple and value and {*map(type, value)} == {int} and min(value) >= 0 and max(value) < 2**63:
-        return value  # the shape of an array, quickly
+    if type(value) is tuple and len(value) == 4:  # the shape of an array, quickly
+        a, b, c, d = value
+        if type(a) is type(b) is type(c) is type(d) is int and min(value) >= 0 and max(value) < 2**63:
+            return value
     value = value.tolist() if isinstance(value, np.ndarray) else value
     if not isinstance(value, (tuple, list)) or any(isinstance(n, bool) or not hasattr(type(n), "__index__") for n in value):
         raise TypeError(f"{name} must be a tuple of integers, not {short(value)}")

@@ -10,7 +10,6 @@ import numpy as np
 
 from . import _plan, _runtime
 from ._arrays import COMPUTED, as_array, check_out, common_dtypes, delivered, packed, readable
-from ._geometry import pair
 from ._plan import hashable
 
 _ndarray = np.ndarray
@@ -121,7 +120,7 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
         raise ValueError(f"bias must have shape ({channels},), one number per output channel, got {bias.shape}")
     if not batch:
         shape = shape[1:]
-    direct = out is not None and check_out(out, shape, dtype) and dtype == computed and function is None
+    direct = out is not None and check_out(out, shape, dtype) and dtype is computed and function is None
     workers = _runtime.resolve_workers(workers, work)
 
     y = out if direct else np.empty(shape, computed)
@@ -140,11 +139,11 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
             np.clip(y, *clamp, out=y)
     if function is not None:
         _activate(function, y)
-    return y if y is out or (out is None and dtype == computed) else delivered(y, out, dtype)
+    return y if y is out or (out is None and dtype is computed) else delivered(y, out, dtype)
 
 
-def _gradient(function, arrays, size, strides, padding, dilation_rate, data_format, out, workers):
-    """What the kernels' `function` makes of (grad, kernel) for x of shape `size`, or of (x, grad) for a kernel of that size."""
+def _gradient(function, first, second, size, strides, padding, dilation_rate, data_format, out, workers):
+    """What the kernels' `function` makes of grad and kernel for x of shape `size`, or of x and grad for a kernel of that size."""
     if type(data_format) is not str:  # as in the convolution, calls saved
         data_format = _plan.text("data_format", data_format)
     if type(strides) is not int:
@@ -155,31 +154,29 @@ def _gradient(function, arrays, size, strides, padding, dilation_rate, data_form
         dilation_rate = hashable("dilation_rate", dilation_rate)
     if workers is not None:
         workers = _runtime.check_workers(workers)
-    for_x, (first, second) = function == "input_grad", arrays
-    dtype, computed = common_dtypes(arrays, ("grad", "kernel") if for_x else ("x", "grad"))
-    options = strides, padding, dilation_rate, data_format
+    for_x = function == "input_grad"
+    dtype = computed = first.dtype
+    if dtype not in COMPUTED or second.dtype is not dtype:
+        dtype, computed = common_dtypes((first, second), ("grad", "kernel") if for_x else ("x", "grad"))
     if for_x:
-        plan = _plan.gradient("input_shape", size, second.shape, first.shape, *options)
-        shape = size
+        plan = _plan.input_gradient(size, second.shape, first.shape, strides, padding, dilation_rate, data_format)
     else:
-        plan = _plan.gradient("x", first.shape, (*size, None, None), second.shape, *options)
-        channels = first.shape[1 if data_format == "channels_first" else 3]
-        shape = (*size, channels, plan.kernel_shape[2] // channels)
-    direct = out is not None and check_out(out, shape, dtype) and dtype == computed and (for_x or out.flags.c_contiguous)
-    workers = _runtime.resolve_workers(workers, plan.work)
+        plan = _plan.kernel_gradient(first.shape, size, second.shape, strides, padding, dilation_rate, data_format)
+    rows, cols, shape, kernel_shape, work = plan
+    direct = out is not None and check_out(out, shape, dtype) and dtype is computed and (for_x or out.flags.c_contiguous)
+    workers = _runtime.resolve_workers(workers, work)
 
     y = out if direct else np.empty(shape, computed)
     if first.size and second.size and y.size:
         first, second = readable(first, computed), (packed if for_x else readable)(second, computed)
         compute = getattr(_runtime.kernels, function)
-        while not compute(data_format, first, second, y if for_x else y.reshape(plan.kernel_shape), plan.rows, plan.cols,
-                          workers):
+        while not compute(data_format, first, second, y if for_x else y.reshape(kernel_shape), rows, cols, workers):
             first = first if y is out else first.copy()  # as in the convolution
             second = second if y is out else second.copy()
             y = np.empty(shape, computed)
     else:
         y[...] = 0  # sums over no pixels
-    return delivered(y, out, dtype)
+    return y if y is out or (out is None and dtype is computed) else delivered(y, out, dtype)
 
 
 def depthwise_conv2d_input_grad(grad, kernel, input_shape, *, strides=1, padding="valid", dilation_rate=1,
@@ -216,8 +213,12 @@ def depthwise_conv2d_input_grad(grad, kernel, input_shape, *, strides=1, padding
     >>> dwconv.depthwise_conv2d_input_grad(np.ones((1, 1, 2, 1)), np.ones((1, 2, 1, 1)), (1, 1, 3, 1)).ravel()
     array([1., 2., 1.])
     """
-    grad, kernel, shape = as_array("grad", grad), as_array("kernel", kernel), _plan.sizes("input_shape", input_shape)
-    return _gradient("input_grad", (grad, kernel), shape, strides, padding, dilation_rate, data_format, out, workers)
+    if type(grad) is not _ndarray:
+        grad = as_array("grad", grad)
+    if type(kernel) is not _ndarray:
+        kernel = as_array("kernel", kernel)
+    input_shape = _plan.sizes("input_shape", input_shape)
+    return _gradient("input_grad", grad, kernel, input_shape, strides, padding, dilation_rate, data_format, out, workers)
 
 
 def depthwise_conv2d_kernel_grad(x, grad, kernel_size, *, strides=1, padding="valid", dilation_rate=1,
@@ -256,5 +257,9 @@ def depthwise_conv2d_kernel_grad(x, grad, kernel_size, *, strides=1, padding="va
     array([[ 8., 12.],
            [20., 24.]])
     """
-    x, grad, size = as_array("x", x), as_array("grad", grad), pair("kernel_size", hashable("kernel_size", kernel_size))
-    return _gradient("kernel_grad", (x, grad), size, strides, padding, dilation_rate, data_format, out, workers)
+    if type(x) is not _ndarray:
+        x = as_array("x", x)
+    if type(grad) is not _ndarray:
+        grad = as_array("grad", grad)
+    kernel_size = hashable("kernel_size", kernel_size)
+    return _gradient("kernel_grad", x, grad, kernel_size, strides, padding, dilation_rate, data_format, out, workers)
