@@ -47,7 +47,11 @@ def loads(accumulators, taps, x, inputs, multiply_adds, registers, rows, kept):
 
 
 def channel(k, s, r, t, order, registers):
+    if registers == NARROW and order == 0:  # tap row by tap row, each with its weights
+        return f"{r} x {t} pixels", ((t - 1) * s + 2 * k) / (t * k)
     inputs = ((r - 1) * s + k) * ((t - 1) * s + k)
+    if registers == NARROW:  # each row of weights when its turn comes
+        return f"{r} x {t} pixels", (inputs + k * k) / (r * t * k * k)
     return f"{r} x {t} pixels", loads(r * t, k * k, 1, inputs, r * t * k * k, registers, r, kept=order == 0)
 
 

@@ -67,6 +67,7 @@ enum { DW_EDGE, DW_INSIDE, DW_EITHER };
 enum { DW_SHIFTED_COLS = 1024, DW_SHIFTED_VECTORS = 4 }; /* of shifted tiles: outputs of a row, vectors of a block, at most */
 #define DW_WRAPS (DW_BYTES == 64) /* whether masked loads and stores are cheap enough for blocks of a pixel's last and first channels */
 enum { DW_TAP_LANES = 32 }; /* kernel columns whose masks a tile keeps */
+enum { DW_PACKED = DW_BYTES == 64 ? 1 : 1024 }; /* vectors of weights that a block of channels may have beside each other: up to 32 KB */
 enum { DW_INNER_BYTES = 16384 }; /* of weights, up to which tiles of any kernel take all channels of a pixel in turn: half of L1 */
 
 static inline ptrdiff_t dw_max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
@@ -143,18 +144,26 @@ DW_INLINE void DW(store_channels)(const dw_geometry *g, REAL *y, VEC *acc, const
     }
 }
 
-/* One tile of a kernel whose size is a literal, weights in w[K*K].  x0: offset of tap (0, 0).  Tap rows t0 <= t < t1
- * and, if checked, tap columns u0 <= u < u1 lie in the image; if checked, only the first `cols` columns are stored.
- * Each input vector is loaded once and multiplied into every output that it reaches. */
+/* One tile of a kernel whose size is a literal, weights in w[K*K] or, with w NULL, from own on.  x: tap (0, 0) of the first output.  Tap rows
+ * t0 <= t < t1 and, if checked, tap columns u0 <= u < u1 lie in the image, all rows of a tile that is within; if checked, only the first
+ * `cols` columns are stored.  Each input vector is loaded once and multiplied into every output that it reaches. */
 DW_INLINE void DW(channel_tile)(
-        const dw_geometry *g, const REAL *x, ptrdiff_t x0, const VEC *w, VEC bias, REAL *y, ptrdiff_t t0, ptrdiff_t t1,
+        const dw_geometry *g, const REAL *x, const VEC *w, const REAL *own, VEC bias, REAL *y, ptrdiff_t t0, ptrdiff_t t1,
         ptrdiff_t u0, ptrdiff_t u1, ptrdiff_t cols, const DW(dw_block) *b, const int K, const int S, const int R, const int T,
-        const int mode, const int checked) {
-    VEC acc[32];
+        const int mode, const int within, const int checked) {
+    VEC acc[32], wv[49]; /* the largest K is 7; K * K would be no constant in C */
     DW_UNROLL for (int k = 0; k < R * T; k++) acc[k] = bias;
-    x += x0;
+    DW_UNROLL for (int k = 0; k < (w || DW_REGISTERS == 16 ? 0 : K * K); k++)
+        wv[k] = DW(load_channels)(own + k / K * g->wh + k % K * g->ww, mode, b);
     DW_UNROLL for (int t = 0; t < (R - 1) * S + K; t++, x += g->xh) {
-        if (t < t0 || t >= t1) continue;
+        if (!w && DW_REGISTERS == 16 && t < K) { /* when their turn comes: with 8 accumulators and 9 weights gcc spills */
+            DW_UNROLL for (int j = 0; j < K; j++) {
+                wv[t * K + j] = DW(load_channels)(own + j * g->ww, mode, b);
+                DW_HOLD(wv[t * K + j]);
+            }
+            own += g->wh;
+        }
+        if (!within && (t < t0 || t >= t1)) continue;
         const REAL *p = x;
         DW_UNROLL for (int u = 0; u < (T - 1) * S + K; u++, p += g->xw) {
             DW_HIDE(p);
@@ -163,53 +172,12 @@ DW_INLINE void DW(channel_tile)(
             DW_UNROLL for (int r = 0; r < R; r++) {
                 DW_UNROLL for (int c = 0; c < T; c++) {
                     const int i = t - r * S, j = u - c * S;
-                    if (0 <= i && i < K && 0 <= j && j < K) acc[r * T + c] = acc[r * T + c] + v * w[i * K + j];
+                    if (0 <= i && i < K && 0 <= j && j < K) acc[r * T + c] = acc[r * T + c] + v * (w ? w : wv)[i * K + j];
                 }
             }
         }
     }
     DW(store_channels)(g, y, acc, cols, b, R, T, mode, checked);
-}
-
-/* Block k of `channels` from channel `first` on: blocks are whole, so the first and last may overlap their neighbours. */
-DW_INLINE ptrdiff_t DW(block_at)(ptrdiff_t first, ptrdiff_t k, ptrdiff_t channels) {
-    return dw_max(dw_min(first + k * LANES, channels - LANES), 0);
-}
-
-/* A strip of R rows: all its columns for the block of channels that x, w, bias, y point to, whose weights the caller has loaded (wv);
- * or, with wv NULL, all `blocks` from channel `first` on for each tile of columns, of which one before channel 0 is wrapped. */
-DW_INLINE void DW(channel_strip)(
-        const dw_geometry *g, const REAL *x, const REAL *w, const VEC *wv, const REAL *bias, REAL *y, ptrdiff_t row, ptrdiff_t first,
-        ptrdiff_t blocks, ptrdiff_t channels, const DW(dw_block) *b, const int K, const int S, const int R, const int T, const int mode) {
-    const ptrdiff_t t0 = g->row_lo - row * S, t1 = g->row_hi - row * S;
-    const ptrdiff_t x_row = g->x0 + row * S * g->xh;
-    DW(dw_block) wrapped;
-    wrapped.out = DW(lanes)(-first, LANES);
-    wrapped.count = channels;
-    y += row * g->yh;
-    for (ptrdiff_t col = 0; col < g->cols; col += T) {
-        const ptrdiff_t c = col + T <= g->cols ? col : dw_max(g->cols - T, 0); /* the last tile overlaps its neighbour */
-        const ptrdiff_t u0 = g->col_lo - c * S, u1 = g->col_hi - c * S;
-        const int inside = u0 <= 0 && (T - 1) * S + K <= u1 && T <= g->cols;
-        ptrdiff_t k = 0;
-#define BLOCK(channel, b, mode, checked)                                                                               \
-        do {                                                                                                           \
-            const ptrdiff_t at = channel;                                                                              \
-            VEC own[49]; /* the largest K is 7; K * K would be no constant in C */                                     \
-            if (!wv) DW_UNROLL for (int i = 0; i < K * K; i++)                                                         \
-                own[i] = DW(load_channels)(w + at + i / K * g->wh + i % K * g->ww, mode, b);                           \
-            DW(channel_tile)(g, x + at, x_row + c * S * g->xw, wv ? wv : own,                                          \
-                             bias ? DW(load_channels)(bias + at, wv ? DW_PLAIN : mode, b) : DW(splat)(0), y + at + c * g->yw, \
-                             t0, t1, u0, u1, g->cols - c, b, K, S, R, T, mode, checked);                               \
-        } while (0)
-        if (DW_WRAPS && !wv && T > 1 && first < 0) { /* always checked: one tile less to compile */
-            BLOCK(first, &wrapped, DW_WRAPPED, 1);
-            k = 1;
-        }
-        if (inside) for (; k < blocks; k++) BLOCK(wv ? 0 : DW(block_at)(first, k, channels), b, mode, 0);
-        else for (; k < blocks; k++) BLOCK(wv ? 0 : DW(block_at)(first, k, channels), b, mode, 1);
-#undef BLOCK
-    }
 }
 
 /* Any kernel size: N taps of one tap row, whose weights serve all R x T outputs and each input up to N of them: for R = 2, T = 7,
@@ -232,6 +200,61 @@ DW_INLINE void DW(channel_run)(
                 if (0 <= j && j < N) acc[r * T + c] = acc[r * T + c] + v * wv[j];
             }
         }
+    }
+}
+
+/* As channel_tile, one row of outputs, tap row by tap row: what 16 registers hold of a kernel wider than 3 is one row of its weights. */
+DW_INLINE void DW(channel_tile_by_rows)(
+        const dw_geometry *g, const REAL *x, const VEC *w, VEC bias, REAL *y, ptrdiff_t t0, ptrdiff_t t1, ptrdiff_t u0, ptrdiff_t u1,
+        ptrdiff_t cols, const DW(dw_block) *b, const int K, const int S, const int T, const int mode, const int checked) {
+    VEC acc[32];
+    DW_UNROLL for (int k = 0; k < T; k++) acc[k] = bias;
+    for (ptrdiff_t i = dw_max(t0, 0); i < dw_min(t1, K); i++)
+        DW(channel_run)(x + i * g->xh, g->xw, 0, (const REAL *)(w + i * K), LANES, acc, 0, 1, checked ? u0 : 0, checked ? u1 : (T - 1) * S + K,
+                        b, K, S, 1, T, mode);
+    DW(store_channels)(g, y, acc, cols, b, 1, T, mode, checked);
+}
+
+/* Block k of `channels` from channel `first` on: blocks are whole, so the first and last may overlap their neighbours. */
+DW_INLINE ptrdiff_t DW(block_at)(ptrdiff_t first, ptrdiff_t k, ptrdiff_t channels) {
+    return dw_max(dw_min(first + k * LANES, channels - LANES), 0);
+}
+
+/* A strip of R rows: all its columns for the block of channels that x, w, bias, y point to, whose weights the caller has loaded (wv);
+ * or, with wv NULL, all `blocks` from channel `first` on for each tile of columns, of which one before channel 0 is wrapped. */
+DW_INLINE void DW(channel_strip)(
+        const dw_geometry *g, const REAL *x, const REAL *w, const VEC *wv, const REAL *bias, REAL *y, ptrdiff_t row, ptrdiff_t first,
+        ptrdiff_t blocks, ptrdiff_t channels, const DW(dw_block) *b, const int K, const int S, const int R, const int T, const int mode) {
+    const ptrdiff_t t0 = g->row_lo - row * S, t1 = g->row_hi - row * S;
+    DW(dw_block) wrapped;
+    wrapped.out = DW(lanes)(-first, LANES);
+    wrapped.count = channels;
+    y += row * g->yh;
+    x += g->x0 + row * S * g->xh;
+    for (ptrdiff_t col = 0; col < g->cols; col += T) {
+        const ptrdiff_t c = col + T <= g->cols ? col : dw_max(g->cols - T, 0); /* the last tile overlaps its neighbour */
+        const ptrdiff_t u0 = g->col_lo - c * S, u1 = g->col_hi - c * S;
+        const int inside = u0 <= 0 && (T - 1) * S + K <= u1 && T <= g->cols;
+        const REAL *xc = x + c * S * g->xw;
+        REAL *yc = y + c * g->yw;
+        ptrdiff_t k = 0;
+#define BLOCK(channel, b, mode, within, checked)                                                                       \
+        do {                                                                                                           \
+            const ptrdiff_t at = channel;                                                                              \
+            const VEC v = bias ? DW(load_channels)(bias + at, wv ? DW_PLAIN : mode, b) : DW(splat)(0);                 \
+            if (wv && DW_REGISTERS == 16 && K > 3)                                                                     \
+                DW(channel_tile_by_rows)(g, xc + at, wv, v, yc + at, t0, t1, u0, u1, g->cols - c, b, K, S, T, mode, checked); \
+            else DW(channel_tile)(g, xc + at, wv, w + at, v, yc + at, t0, t1, u0, u1, g->cols - c, b, K, S, R, T, mode, within, checked); \
+        } while (0)
+        if (DW_WRAPS && !wv && T > 1 && first < 0) { /* always checked: one tile less to compile */
+            BLOCK(first, &wrapped, DW_WRAPPED, 0, 1);
+            k = 1;
+        }
+        if (DW_REGISTERS == 16 && !wv && R > 1 && inside && t0 <= 0 && (R - 1) * S + K <= t1) /* a tile is a third of a loop there */
+            for (; k < blocks; k++) BLOCK(DW(block_at)(first, k, channels), b, mode, 1, 0);
+        else if (inside) for (; k < blocks; k++) BLOCK(wv ? 0 : DW(block_at)(first, k, channels), b, mode, 0, 0);
+        else for (; k < blocks; k++) BLOCK(wv ? 0 : DW(block_at)(first, k, channels), b, mode, 0, 1);
+#undef BLOCK
     }
 }
 
@@ -497,7 +520,8 @@ DW_INLINE void DW(row_any)(
  * 7 columns, because the maps of the usual networks are 7 * 2^n wide; 2 x 7 accumulators leave registers for the 9 weights of a
  * 3x3 kernel, which is bound by memory: it takes a pixel's channels in their order in memory.  Larger kernels are bound by
  * multiply-adds and keep one block's weights through a band of rows.  With 32 registers those of a tap row of 7 fit, and the tile of
- * any kernel is as fast as one for 7x7.
+ * any kernel is as fast as one for 7x7.  With 16 it is what fits that decides: 2 x 4 accumulators and the weights of two tap rows of
+ * a 3x3 kernel, or 7 and one row of a larger one (7x7: 1.1 to 1.3 times as fast as 2 x 4 and weights from memory).
  *
  * Rows of any kernel take DW_WIDE_ROWS x DW_WIDE_VECTORS: loads per multiply-add are 1/rows + 1/vectors. */
 #if DW_REGISTERS == 32
@@ -512,7 +536,9 @@ enum { DW_ANY_ROWS = 2, DW_ANY_COLS = 7, DW_WIDE_ROWS = 4, DW_WIDE_VECTORS = 4, 
 #else
 #define DW_CHANNEL_TILES(TILE)                                                                     \
     TILE(3, 1, 4, 1, 1, 1) TILE(3, 2, 4, 1, 1, 1)                                                  \
-    TILE(3, 1, 2, 4, 1, 0) TILE(3, 2, 2, 4, 1, 0) TILE(5, 1, 2, 4, 0, 0) TILE(5, 2, 2, 4, 0, 0) TILE(7, 1, 2, 4, 0, 0)
+    TILE(2, 1, 2, 4, 1, 0) TILE(2, 2, 2, 4, 1, 0) TILE(3, 1, 2, 4, 1, 0) TILE(3, 2, 2, 4, 1, 0) TILE(4, 1, 2, 4, 1, 0) \
+    TILE(5, 1, 1, 8, 0, 2) TILE(7, 1, 1, 8, 0, 2)                                                   \
+    TILE(5, 1, 1, 7, 0, 0) TILE(5, 2, 1, 7, 0, 0) TILE(7, 1, 1, 7, 0, 0) TILE(7, 2, 1, 7, 0, 0)
 #define DW_REPEAT_TILES(TILE) TILE(3, 1, 2, 4) TILE(3, 2, 2, 4)
 #if DW_BYTES == 32
 #define DW_PLANE_UNIT(TILE) TILE(3, 1, 2, 1) TILE(5, 1, 2, 1) TILE(7, 1, 1, 0)
@@ -629,11 +655,19 @@ static void DW(channel_blocks)(const dw_geometry *g, const REAL *x, const REAL *
         g = &turned;
     }
     if (g->repeat == 1 && channels >= LANES) {
-        const ptrdiff_t some = g->kh * g->kw * channels * (ptrdiff_t)sizeof(REAL) <= DW_INNER_BYTES ? blocks : 1;
-        for (ptrdiff_t k = 0; k < blocks; k += some) {
-            const ptrdiff_t at = some == blocks ? 0 : DW(block_at)(first, k, channels);
-            DW(channel_any)(g, x + at, w + at, bias ? bias + at : NULL, y + at, r0, r1, some == blocks ? first : 0, some,
-                            some == blocks ? channels : LANES, NULL);
+        const ptrdiff_t taps = g->kh * g->kw;
+        if (taps * channels * (ptrdiff_t)sizeof(REAL) <= DW_INNER_BYTES) {
+            DW(channel_any)(g, x, w, bias, y, r0, r1, first, blocks, channels, NULL);
+            return;
+        }
+        VEC packed[DW_PACKED]; /* a vector of half a line would bring the other half along: 31x31 takes 1.4 times as long */
+        dw_geometry near = *g;
+        const int pack = DW_BYTES < 64 && taps <= DW_PACKED;
+        if (pack) near.wh = g->kw * LANES, near.ww = LANES;
+        for (ptrdiff_t k = 0; k < blocks; k++) {
+            const ptrdiff_t at = DW(block_at)(first, k, channels);
+            for (ptrdiff_t i = 0; i < (pack ? taps : 0); i++) packed[i] = DW(load)(w + at + i / g->kw * g->wh + i % g->kw * g->ww);
+            DW(channel_any)(&near, x + at, pack ? (const REAL *)packed : w + at, bias ? bias + at : NULL, y + at, r0, r1, 0, 1, LANES, NULL);
         }
         return;
     }
