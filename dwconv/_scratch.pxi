@@ -2,8 +2,8 @@
 """Ways of the forward through a scratch: what of x a band of rows needs lies there as pixels of some channels, without gaps.
 
     x (N, C, H, W), y (N, C*M, OH, OW)     planes as channels: a vector's number of planes, turned into pixels and back
-    x (N, H, W, C), y (N, OH, OW, C)       pixels 2 KB or a multiple apart: some channels of each, since whole pixels share few
-                                           sets of the nearest cache
+    x (N, H, W, C), y (N, OH, OW, C)       pixels a power of two apart: some channels of each, since whole pixels share few sets
+                                           of the nearest cache
 
 Part of _kernels.pyx.  The tiles are those of channels_last, so the order of sums is theirs.  Which images go these ways is
 measured: turning and copying cost several multiply-adds of every number.

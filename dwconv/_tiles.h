@@ -144,19 +144,17 @@ DW_INLINE void DW(store_channels)(const dw_geometry *g, REAL *y, VEC *acc, const
     }
 }
 
-/* One tile of a kernel whose size is a literal, weights in w[K*K] or, with w NULL, from own on.  x: tap (0, 0) of the first output.  Tap rows
- * t0 <= t < t1 and, if checked, tap columns u0 <= u < u1 lie in the image, all rows of a tile that is within; if checked, only the first
- * `cols` columns are stored.  Each input vector is loaded once and multiplied into every output that it reaches. */
+/* One tile of a kernel whose size is a literal, weights in w[K*K] or, if late, loaded from `own` on when their turn comes.  x: tap (0, 0) of
+ * the first output.  Tap rows t0 <= t < t1 and, if checked, tap columns u0 <= u < u1 lie in the image, all rows of a tile that is within; if
+ * checked, only the first `cols` columns are stored.  Each input vector is loaded once and multiplied into every output that it reaches. */
 DW_INLINE void DW(channel_tile)(
         const dw_geometry *g, const REAL *x, const VEC *w, const REAL *own, VEC bias, REAL *y, ptrdiff_t t0, ptrdiff_t t1,
         ptrdiff_t u0, ptrdiff_t u1, ptrdiff_t cols, const DW(dw_block) *b, const int K, const int S, const int R, const int T,
-        const int mode, const int within, const int checked) {
-    VEC acc[32], wv[49]; /* the largest K is 7; K * K would be no constant in C */
+        const int mode, const int late, const int within, const int checked) {
+    VEC acc[32], wv[16];
     DW_UNROLL for (int k = 0; k < R * T; k++) acc[k] = bias;
-    DW_UNROLL for (int k = 0; k < (w || DW_REGISTERS == 16 ? 0 : K * K); k++)
-        wv[k] = DW(load_channels)(own + k / K * g->wh + k % K * g->ww, mode, b);
     DW_UNROLL for (int t = 0; t < (R - 1) * S + K; t++, x += g->xh) {
-        if (!w && DW_REGISTERS == 16 && t < K) { /* when their turn comes: with 8 accumulators and 9 weights gcc spills */
+        if (late && t < K) {
             DW_UNROLL for (int j = 0; j < K; j++) {
                 wv[t * K + j] = DW(load_channels)(own + j * g->ww, mode, b);
                 DW_HOLD(wv[t * K + j]);
@@ -172,7 +170,7 @@ DW_INLINE void DW(channel_tile)(
             DW_UNROLL for (int r = 0; r < R; r++) {
                 DW_UNROLL for (int c = 0; c < T; c++) {
                     const int i = t - r * S, j = u - c * S;
-                    if (0 <= i && i < K && 0 <= j && j < K) acc[r * T + c] = acc[r * T + c] + v * (w ? w : wv)[i * K + j];
+                    if (0 <= i && i < K && 0 <= j && j < K) acc[r * T + c] = acc[r * T + c] + v * (late ? wv[i * K + j] : w[i * K + j]);
                 }
             }
         }
@@ -230,6 +228,7 @@ DW_INLINE void DW(channel_strip)(
     wrapped.out = DW(lanes)(-first, LANES);
     wrapped.count = channels;
     y += row * g->yh;
+    const int late = DW_REGISTERS == 16 && !wv; /* with 8 accumulators and 9 weights gcc spills */
     x += g->x0 + row * S * g->xh;
     for (ptrdiff_t col = 0; col < g->cols; col += T) {
         const ptrdiff_t c = col + T <= g->cols ? col : dw_max(g->cols - T, 0); /* the last tile overlaps its neighbour */
@@ -242,15 +241,19 @@ DW_INLINE void DW(channel_strip)(
         do {                                                                                                           \
             const ptrdiff_t at = channel;                                                                              \
             const VEC v = bias ? DW(load_channels)(bias + at, wv ? DW_PLAIN : mode, b) : DW(splat)(0);                 \
+            VEC own[49]; /* the largest K is 7; K * K would be no constant in C */                                     \
+            if (!wv && !late) DW_UNROLL for (int i = 0; i < K * K; i++)                                                \
+                own[i] = DW(load_channels)(w + at + i / K * g->wh + i % K * g->ww, mode, b);                           \
             if (wv && DW_REGISTERS == 16 && K > 3)                                                                     \
                 DW(channel_tile_by_rows)(g, xc + at, wv, v, yc + at, t0, t1, u0, u1, g->cols - c, b, K, S, T, mode, checked); \
-            else DW(channel_tile)(g, xc + at, wv, w + at, v, yc + at, t0, t1, u0, u1, g->cols - c, b, K, S, R, T, mode, within, checked); \
+            else DW(channel_tile)(g, xc + at, wv ? wv : own, w + at, v, yc + at, t0, t1, u0, u1, g->cols - c, b, K, S, R, T, mode, \
+                                  late, within, checked);                                                              \
         } while (0)
         if (DW_WRAPS && !wv && T > 1 && first < 0) { /* always checked: one tile less to compile */
             BLOCK(first, &wrapped, DW_WRAPPED, 0, 1);
             k = 1;
         }
-        if (DW_REGISTERS == 16 && !wv && R > 1 && inside && t0 <= 0 && (R - 1) * S + K <= t1) /* a tile is a third of a loop there */
+        if (late && R > 1 && inside && t0 <= 0 && (R - 1) * S + K <= t1) /* a tile is a third of a loop there */
             for (; k < blocks; k++) BLOCK(DW(block_at)(first, k, channels), b, mode, 1, 0);
         else if (inside) for (; k < blocks; k++) BLOCK(wv ? 0 : DW(block_at)(first, k, channels), b, mode, 0, 0);
         else for (; k < blocks; k++) BLOCK(wv ? 0 : DW(block_at)(first, k, channels), b, mode, 0, 1);
@@ -655,19 +658,16 @@ static void DW(channel_blocks)(const dw_geometry *g, const REAL *x, const REAL *
         g = &turned;
     }
     if (g->repeat == 1 && channels >= LANES) {
-        const ptrdiff_t taps = g->kh * g->kw;
-        if (taps * channels * (ptrdiff_t)sizeof(REAL) <= DW_INNER_BYTES) {
-            DW(channel_any)(g, x, w, bias, y, r0, r1, first, blocks, channels, NULL);
-            return;
-        }
+        const ptrdiff_t taps = g->kh * g->kw, some = taps * channels * (ptrdiff_t)sizeof(REAL) <= DW_INNER_BYTES ? blocks : 1;
         VEC packed[DW_PACKED]; /* a vector of half a line would bring the other half along: 31x31 takes 1.4 times as long */
         dw_geometry near = *g;
-        const int pack = DW_BYTES < 64 && taps <= DW_PACKED;
+        const int pack = DW_BYTES < 64 && some < blocks && taps <= DW_PACKED;
         if (pack) near.wh = g->kw * LANES, near.ww = LANES;
-        for (ptrdiff_t k = 0; k < blocks; k++) {
-            const ptrdiff_t at = DW(block_at)(first, k, channels);
+        for (ptrdiff_t k = 0; k < blocks; k += some) {
+            const ptrdiff_t at = some == blocks ? 0 : DW(block_at)(first, k, channels);
             for (ptrdiff_t i = 0; i < (pack ? taps : 0); i++) packed[i] = DW(load)(w + at + i / g->kw * g->wh + i % g->kw * g->ww);
-            DW(channel_any)(&near, x + at, pack ? (const REAL *)packed : w + at, bias ? bias + at : NULL, y + at, r0, r1, 0, 1, LANES, NULL);
+            DW(channel_any)(&near, x + at, pack ? (const REAL *)packed : w + at, bias ? bias + at : NULL, y + at, r0, r1,
+                            some == blocks ? first : 0, some, some == blocks ? channels : LANES, NULL);
         }
         return;
     }

@@ -187,6 +187,20 @@ def test_widths(kernels, size, options):
         check((1, 5, w, c), (*size, 1), **options)
 
 
+@pytest.mark.parametrize("size", [5, 7])
+@pytest.mark.parametrize("strides", [1, 2])
+def test_widths_of_large_kernels(kernels, size, strides):
+    """Tiles of seven and of eight columns, which go tap row by tap row where there are 16 registers."""
+    for w in range(1, 26):
+        check((1, 9, w, 18), (size, size, 1), padding="same", strides=strides)
+
+
+@pytest.mark.parametrize("size", [(9, 9), (33, 33), (2, 51)], ids=str)
+def test_large_kernels_of_many_channels(kernels, size):
+    """Weights that exceed half of the nearest cache: each block's beside each other, but those of the largest kernels."""
+    check((1, 5, 9, 70), (*size, 1), most=2, padding="same")
+
+
 @pytest.mark.parametrize("size", [(3, 3), (5, 2), (1, 1)], ids=str)
 def test_planes(kernels, size):
     """channels_first with a vector of planes at a time: what of them fits the scratch, whole planes or bands of a few rows."""
@@ -219,6 +233,8 @@ def test_pixels_apart(kernels, options):
     for shape, size in itertools.product(shapes, [(3, 3), (5, 2)]):
         check(shape, (*size, 1), padding="same", **options)
     check((1, 12, 70, 512), (5, 5, 1), padding="same", **options)     # half as many channels at a time
+    for shape, size in [((1, 12, 33, 128), 5), ((1, 12, 30, 256), 3), ((1, 16, 16, 192), 7)]:     # pixels of 512 bytes to 1.5 KB
+        check(shape, (size, size, 1), padding="same", **options)
 
 
 @pytest.mark.parametrize("c", [1, 3, 8, 17, 40])
