@@ -67,7 +67,6 @@ enum { DW_EDGE, DW_INSIDE, DW_EITHER };
 enum { DW_SHIFTED_COLS = 1024, DW_SHIFTED_VECTORS = 4 }; /* of shifted tiles: outputs of a row, vectors of a block, at most */
 #define DW_WRAPS (DW_BYTES == 64) /* whether masked loads and stores are cheap enough for blocks of a pixel's last and first channels */
 enum { DW_TAP_LANES = 32 }; /* kernel columns whose masks a tile keeps */
-enum { DW_PACKED = DW_BYTES == 64 ? 1 : 1024 }; /* vectors of weights that a block of channels may have beside each other: up to 32 KB */
 enum { DW_INNER_BYTES = 16384 }; /* of weights, up to which tiles of any kernel take all channels of a pixel in turn: half of L1 */
 
 static inline ptrdiff_t dw_max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
@@ -659,14 +658,9 @@ static void DW(channel_blocks)(const dw_geometry *g, const REAL *x, const REAL *
     }
     if (g->repeat == 1 && channels >= LANES) {
         const ptrdiff_t taps = g->kh * g->kw, some = taps * channels * (ptrdiff_t)sizeof(REAL) <= DW_INNER_BYTES ? blocks : 1;
-        VEC packed[DW_PACKED]; /* a vector of half a line would bring the other half along: 31x31 takes 1.4 times as long */
-        dw_geometry near = *g;
-        const int pack = DW_BYTES < 64 && some < blocks && taps <= DW_PACKED;
-        if (pack) near.wh = g->kw * LANES, near.ww = LANES;
         for (ptrdiff_t k = 0; k < blocks; k += some) {
             const ptrdiff_t at = some == blocks ? 0 : DW(block_at)(first, k, channels);
-            for (ptrdiff_t i = 0; i < (pack ? taps : 0); i++) packed[i] = DW(load)(w + at + i / g->kw * g->wh + i % g->kw * g->ww);
-            DW(channel_any)(&near, x + at, pack ? (const REAL *)packed : w + at, bias ? bias + at : NULL, y + at, r0, r1,
+            DW(channel_any)(g, x + at, w + at, bias ? bias + at : NULL, y + at, r0, r1,
                             some == blocks ? first : 0, some, some == blocks ? channels : LANES, NULL);
         }
         return;
