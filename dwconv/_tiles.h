@@ -150,7 +150,7 @@ DW_INLINE void DW(channel_tile)(
         const dw_geometry *g, const REAL *x, const VEC *w, const REAL *own, VEC bias, REAL *y, ptrdiff_t t0, ptrdiff_t t1,
         ptrdiff_t u0, ptrdiff_t u1, ptrdiff_t cols, const DW(dw_block) *b, const int K, const int S, const int R, const int T,
         const int mode, const int late, const int within, const int checked) {
-    VEC acc[32], wv[16];
+    VEC acc[32], wv[16]; /* K is 4 at most where weights are late */
     DW_UNROLL for (int k = 0; k < R * T; k++) acc[k] = bias;
     DW_UNROLL for (int t = 0; t < (R - 1) * S + K; t++, x += g->xh) {
         if (late && t < K) {
@@ -252,7 +252,7 @@ DW_INLINE void DW(channel_strip)(
             BLOCK(first, &wrapped, DW_WRAPPED, 0, 1);
             k = 1;
         }
-        if (late && R > 1 && inside && t0 <= 0 && (R - 1) * S + K <= t1) /* a tile is a third of a loop there */
+        if (late && R > 1 && inside && t0 <= 0 && (R - 1) * S + K <= t1) /* so small a tile feels a test for each row */
             for (; k < blocks; k++) BLOCK(DW(block_at)(first, k, channels), b, mode, 1, 0);
         else if (inside) for (; k < blocks; k++) BLOCK(wv ? 0 : DW(block_at)(first, k, channels), b, mode, 0, 0);
         else for (; k < blocks; k++) BLOCK(wv ? 0 : DW(block_at)(first, k, channels), b, mode, 0, 1);
@@ -657,11 +657,11 @@ static void DW(channel_blocks)(const dw_geometry *g, const REAL *x, const REAL *
         g = &turned;
     }
     if (g->repeat == 1 && channels >= LANES) {
-        const ptrdiff_t taps = g->kh * g->kw, some = taps * channels * (ptrdiff_t)sizeof(REAL) <= DW_INNER_BYTES ? blocks : 1;
+        const ptrdiff_t some = g->kh * g->kw * channels * (ptrdiff_t)sizeof(REAL) <= DW_INNER_BYTES ? blocks : 1;
         for (ptrdiff_t k = 0; k < blocks; k += some) {
             const ptrdiff_t at = some == blocks ? 0 : DW(block_at)(first, k, channels);
-            DW(channel_any)(g, x + at, w + at, bias ? bias + at : NULL, y + at, r0, r1,
-                            some == blocks ? first : 0, some, some == blocks ? channels : LANES, NULL);
+            DW(channel_any)(g, x + at, w + at, bias ? bias + at : NULL, y + at, r0, r1, some == blocks ? first : 0, some,
+                            some == blocks ? channels : LANES, NULL);
         }
         return;
     }

@@ -197,7 +197,7 @@ def test_widths_of_large_kernels(kernels, size, strides):
 
 @pytest.mark.parametrize("size", [(9, 9), (33, 33), (2, 51)], ids=str)
 def test_large_kernels_of_many_channels(kernels, size):
-    """Weights that exceed half of the nearest cache: each block's beside each other, but those of the largest kernels."""
+    """Weights that exceed half of the nearest cache, so that channels are taken one block at a time."""
     check((1, 5, 9, 70), (*size, 1), most=2, padding="same")
 
 
@@ -233,7 +233,7 @@ def test_pixels_apart(kernels, options):
     for shape, size in itertools.product(shapes, [(3, 3), (5, 2)]):
         check(shape, (*size, 1), padding="same", **options)
     check((1, 12, 70, 512), (5, 5, 1), padding="same", **options)     # half as many channels at a time
-    for shape, size in [((1, 12, 33, 128), 5), ((1, 12, 30, 256), 3), ((1, 16, 16, 192), 7)]:     # pixels of 512 bytes to 1.5 KB
+    for shape, size in [((1, 12, 33, 128), 5), ((1, 12, 30, 256), 3), ((1, 16, 16, 192), 7)]:     # 512 bytes to 2 KB apart
         check(shape, (size, size, 1), padding="same", **options)
 
 
