@@ -106,7 +106,8 @@ cdef void grad_window(const Plan* p, const Axis* rows, const Axis* cols, const r
     cdef Py_ssize_t i, j, k, lanes = lanes_of(sizeof(real)), height
     cdef const real* wt
     cdef real* to
-    g.clamp, g.lo, g.hi, g.repeat, g.period, g.sh, g.sw, g.stream, g.far, g.strips, g.compact = 0, 0, 0, 1, 1, 1, 1, 0, 0, 1, 0
+    g.clamp, g.lo, g.hi, g.repeat, g.period, g.sh, g.sw = 0, 0, 0, 1, 1, 1, 1
+    g.stream, g.far, g.strips, g.compact, g.packed = 0, 0, 1, 0, 0
     g.xh, g.xw = reach(rows) * p.xh, reach(cols) * p.xw
     g.wh, g.ww = -rows.step * p.wh, -cols.step * p.ww
     g.pad, g.width = cols.pad, cols.out
@@ -319,7 +320,8 @@ cdef void grad_phases(const Plan* p, const Axis* rows, const real* x, const real
     cdef dw_geometry g
     cdef Taps th, tw
     cdef real* to
-    g.clamp, g.lo, g.hi, g.repeat, g.period, g.sh, g.sw, g.stream, g.far, g.strips, g.compact = 0, 0, 0, 1, 1, 1, 1, 0, 0, 1, 0
+    g.clamp, g.lo, g.hi, g.repeat, g.period, g.sh, g.sw = 0, 0, 0, 1, 1, 1, 1
+    g.stream, g.far, g.strips, g.compact, g.packed = 0, 0, 1, 0, 0
     g.xh, g.xw, g.width = reach(rows) * p.xh, reach(cols), cols.out
     g.wh, g.ww, g.yh, g.yw = -rows.step * p.wh, -cols.step * p.ww, GRAD_COLS, 1
     for i in range(dw_min(high, rows.size)):

@@ -49,6 +49,7 @@ typedef struct {
     int stream;               /* ... for all caches */
     int strips;               /* row tiles: along the rows in strips, not down the columns */
     int compact;              /* flat rows: weights do not repeat, inputs are neighbours */
+    int packed;               /* channel tiles that take all blocks in turn: w is the taps of the first block, of the next, ... */
     int clamp;                /* whether outputs are clamped to lo..hi */
     double lo, hi;
 } dw_geometry;
@@ -66,6 +67,7 @@ enum { DW_EDGE, DW_INSIDE, DW_EITHER };
 
 enum { DW_SHIFTED_COLS = 1024, DW_SHIFTED_VECTORS = 4 }; /* of shifted tiles: outputs of a row, vectors of a block, at most */
 #define DW_WRAPS (DW_BYTES == 64) /* whether masked loads and stores are cheap enough for blocks of a pixel's last and first channels */
+#define DW_ROWS_LITERAL (DW_BYTES == 32) /* whether row tiles have code for each range of their rows: measured there only */
 enum { DW_TAP_LANES = 32 }; /* kernel columns whose masks a tile keeps */
 enum { DW_INNER_BYTES = 16384 }; /* of weights, up to which tiles of any kernel take all channels of a pixel in turn: half of L1 */
 
@@ -156,7 +158,7 @@ DW_INLINE void DW(channel_tile)(
         if (late && t < K) {
             DW_UNROLL for (int j = 0; j < K; j++) {
                 wv[t * K + j] = DW(load_channels)(own + j * g->ww, mode, b);
-                DW_HOLD(wv[t * K + j]);
+                if (R * T > 1) DW_HOLD(wv[t * K + j]);
             }
             own += g->wh;
         }
@@ -222,12 +224,14 @@ DW_INLINE ptrdiff_t DW(block_at)(ptrdiff_t first, ptrdiff_t k, ptrdiff_t channel
 DW_INLINE void DW(channel_strip)(
         const dw_geometry *g, const REAL *x, const REAL *w, const VEC *wv, const REAL *bias, REAL *y, ptrdiff_t row, ptrdiff_t first,
         ptrdiff_t blocks, ptrdiff_t channels, const DW(dw_block) *b, const int K, const int S, const int R, const int T, const int mode) {
+    const int late = DW_REGISTERS == 16 && !wv; /* with 8 accumulators and 9 weights gcc spills */
+    const dw_geometry copy = *g;
+    if (late && R * T == 1) g = &copy; /* a tile so small feels its loads, and would repeat them after every store (1.2 times) */
     const ptrdiff_t t0 = g->row_lo - row * S, t1 = g->row_hi - row * S;
     DW(dw_block) wrapped;
     wrapped.out = DW(lanes)(-first, LANES);
     wrapped.count = channels;
     y += row * g->yh;
-    const int late = DW_REGISTERS == 16 && !wv; /* with 8 accumulators and 9 weights gcc spills */
     x += g->x0 + row * S * g->xh;
     for (ptrdiff_t col = 0; col < g->cols; col += T) {
         const ptrdiff_t c = col + T <= g->cols ? col : dw_max(g->cols - T, 0); /* the last tile overlaps its neighbour */
@@ -241,18 +245,19 @@ DW_INLINE void DW(channel_strip)(
             const ptrdiff_t at = channel;                                                                              \
             const VEC v = bias ? DW(load_channels)(bias + at, wv ? DW_PLAIN : mode, b) : DW(splat)(0);                 \
             VEC own[49]; /* the largest K is 7; K * K would be no constant in C */                                     \
+            const REAL *const from = g->packed ? w + k * (K * K * LANES) : w + at;                                     \
             if (!wv && !late) DW_UNROLL for (int i = 0; i < K * K; i++)                                                \
                 own[i] = DW(load_channels)(w + at + i / K * g->wh + i % K * g->ww, mode, b);                           \
             if (wv && DW_REGISTERS == 16 && K > 3)                                                                     \
                 DW(channel_tile_by_rows)(g, xc + at, wv, v, yc + at, t0, t1, u0, u1, g->cols - c, b, K, S, T, mode, checked); \
-            else DW(channel_tile)(g, xc + at, wv ? wv : own, w + at, v, yc + at, t0, t1, u0, u1, g->cols - c, b, K, S, R, T, mode, \
+            else DW(channel_tile)(g, xc + at, wv ? wv : own, from, v, yc + at, t0, t1, u0, u1, g->cols - c, b, K, S, R, T, mode, \
                                   late, within, checked);                                                              \
         } while (0)
         if (DW_WRAPS && !wv && T > 1 && first < 0) { /* always checked: one tile less to compile */
             BLOCK(first, &wrapped, DW_WRAPPED, 0, 1);
             k = 1;
         }
-        if (late && R > 1 && inside && t0 <= 0 && (R - 1) * S + K <= t1) /* so small a tile feels a test for each row */
+        if (late && (R > 1 || T == 1) && inside && t0 <= 0 && (R - 1) * S + K <= t1) /* so small a tile feels a test for each row */
             for (; k < blocks; k++) BLOCK(DW(block_at)(first, k, channels), b, mode, 1, 0);
         else if (inside) for (; k < blocks; k++) BLOCK(wv ? 0 : DW(block_at)(first, k, channels), b, mode, 0, 0);
         else for (; k < blocks; k++) BLOCK(wv ? 0 : DW(block_at)(first, k, channels), b, mode, 0, 1);
@@ -387,15 +392,15 @@ DW_INLINE void DW(fetch_rows)(const dw_geometry *g, const REAL *x, const REAL *y
     }
 }
 
-/* Tap column j of one input row, x that of output element c: T vectors of x, and for rows r0..r1, all of which it reaches, one
- * weight each. */
+/* Tap column j of one input row: T vectors of x, and for rows r0..r1, all of which it reaches, one weight each.  *from: x at tap column 0 of
+ * output element c, or, where rows are literal, at column j, and moved on. */
 DW_INLINE void DW(row_tap)(
-        const dw_geometry *g, const DW(dw_row) *q, const REAL *x, const REAL *w, VEC *acc, const ptrdiff_t j, ptrdiff_t c, ptrdiff_t apart,
+        const dw_geometry *g, const DW(dw_row) *q, const REAL **from, const REAL *w, VEC *acc, const ptrdiff_t j, ptrdiff_t c, ptrdiff_t apart,
         ptrdiff_t phase, const MASK *table, int r0, int r1, const int R, const int T, const int mode, const int weights,
         const int checked, const int all_rows) {
     VEC v[4];
     MASK out[4];
-    x += j * g->xw;
+    const REAL *x = *from + (DW_ROWS_LITERAL ? 0 : j * g->xw);
     DW_UNROLL for (int k = 0; k < T; k++) {
         ptrdiff_t lo = 0, hi = 0;
         out[k] = DW(lanes)(0, LANES);
@@ -414,6 +419,10 @@ DW_INLINE void DW(row_tap)(
             v[k] = DW(even)(a, b);
         } else v[k] = checked ? DW(load_lanes)(x + k * apart, out[k]) : DW(load)(x + k * apart);
     }
+    if (DW_ROWS_LITERAL) { /* here, so that gcc does not load one of the vectors again for every row; with 32 registers it spills more */
+        *from += g->xw;
+        DW_HIDE(*from);
+    }
     DW_UNROLL for (int r = 0; r < R; r++) {
         if (!all_rows && (r < r0 || r >= r1)) continue;
         const REAL *p = w - r * g->sh * g->wh + j * g->ww;
@@ -427,11 +436,14 @@ DW_INLINE void DW(row_tap)(
     }
 }
 
-/* R rows x T vectors from output element c, of row `row`.  If checked, lanes outside the image or past the row's end are left out. */
+/* R rows x T vectors from output element c, of row `row`.  If checked, lanes outside the image or past the row's end are left out; tap
+ * columns f0 <= j < f1 miss none. */
 DW_INLINE void DW(row_tile)(
         const dw_geometry *g, const DW(dw_row) *q, const REAL *x, const REAL *w, VEC bias, REAL *y, ptrdiff_t row, ptrdiff_t c,
-        ptrdiff_t apart, ptrdiff_t phase, const MASK *table, const int R, const int T, const int mode, const int weights, const int checked) {
+        ptrdiff_t apart, ptrdiff_t phase, const MASK *table, ptrdiff_t f0, ptrdiff_t f1, const int R, const int T, const int mode,
+        const int weights, const int checked) {
     const ptrdiff_t t0 = dw_max(g->row_lo - row * g->sh, 0), t1 = dw_min(g->row_hi - row * g->sh, (R - 1) * g->sh + g->kh);
+    const int all = !checked || (DW_ROWS_LITERAL && mode == DW_UNIT); /* whether some tap columns miss nothing */
     VEC acc[32];
     DW_UNROLL for (int k = 0; k < R * T; k++) acc[k] = bias;
     x += (row * g->sh + t0) * g->xh;
@@ -439,12 +451,21 @@ DW_INLINE void DW(row_tile)(
     for (ptrdiff_t t = t0; t < t1; t++, x += g->xh, w += g->wh) {
         int first;
         const int end = DW(rows_reached)(g, t, &first, R);
-        if (first == 0 && end == R)
-            for (ptrdiff_t j = 0; j < g->kw; j++)
-                DW(row_tap)(g, q, x, w, acc, j, c, apart, phase, table, 0, R, R, T, mode, weights, checked, 1);
-        else
-            for (ptrdiff_t j = 0; j < g->kw; j++)
-                DW(row_tap)(g, q, x, w, acc, j, c, apart, phase, table, first, end, R, T, mode, weights, checked, 0);
+        const REAL *p = x;
+        ptrdiff_t j = 0;
+#define TAPS(last, r0, r1, checked, all_rows) \
+        for (; j < last; j++) DW(row_tap)(g, q, &p, w, acc, j, c, apart, phase, table, r0, r1, R, T, mode, weights, checked, all_rows)
+        if (checked) TAPS(f0, first, end, 1, 0);
+        if (all) { /* literal rows: to test each at each tap takes 1.6 times as long in a 7x7 kernel */
+#define ROWS(r0, r1) else if (DW_ROWS_LITERAL && 0 <= r0 && r1 <= R && r0 < r1 && first == r0 && end == r1) TAPS(f1, r0, r1, 0, 0)
+            if (first == 0 && end == R) TAPS(f1, 0, R, 0, 1);
+            ROWS(0, 1); ROWS(0, 2); ROWS(0, 3);
+            ROWS(R - 1, R); ROWS(R - 2, R); ROWS(R - 3, R);
+            else TAPS(f1, first, end, 0, 0);
+#undef ROWS
+        }
+        if (checked) TAPS(g->kw, first, end, 1, 0);
+#undef TAPS
     }
     y += row * g->yh;
     DW(clamp_all)(g, acc, R * T);
@@ -474,12 +495,17 @@ DW_INLINE void DW(row_column)(
     if (!inside)
         for (ptrdiff_t k = 0; k < dw_min(g->kw, DW_TAP_LANES) * T; k++)
             table[k] = DW(lanes)(q->lo[k / T] - c - k % T * apart, q->hi[k / T] - c - k % T * apart);
+    ptrdiff_t f0 = 0, f1 = inside ? g->kw : 0; /* tap columns that miss no lane */
+    if (DW_ROWS_LITERAL && !inside && mode == DW_UNIT && c + last <= g->cols) {
+        f0 = dw_min(dw_ceil_div(dw_max(-at, 0), g->xw), g->kw);
+        f1 = g->width < end ? 0 : dw_min((g->width - end) / g->xw + 1, g->kw);
+    }
     x += at + g->pad;
     y += c;
-#define STRIP(row, R)                                                                                        \
-    {                                                                                                        \
-        if (!inside) DW(row_tile)(g, q, x, w, b, y, row, c, apart, phase, table, R, T, mode, weights, 1);    \
-        else DW(row_tile)(g, q, x, w, b, y, row, c, apart, phase, table, R, T, mode, weights, 0);            \
+#define STRIP(row, R)                                                                                               \
+    {                                                                                                               \
+        if (!inside) DW(row_tile)(g, q, x, w, b, y, row, c, apart, phase, table, f0, f1, R, T, mode, weights, 1);   \
+        else DW(row_tile)(g, q, x, w, b, y, row, c, apart, phase, table, f0, f1, R, T, mode, weights, 0);           \
     }
     DW_STRIPS(MOST, g->sh >= g->kh, STRIP);
 #undef STRIP
@@ -516,7 +542,8 @@ DW_INLINE void DW(row_any)(
 #ifndef DW_TABLES_ONCE
 #define DW_TABLES_ONCE
 /*   kernel, stride, rows at most, columns, whether a tile of columns takes all channel blocks in turn, and when (the first that fits):
- *   1: x and y come from memory, which is fast in order: one column a tile keeps each row one stream of addresses;
+ *   1: x and y come from memory, which is fast in order: one column a tile keeps each row one stream of addresses; and (AVX2) pixels
+ *      2 KB apart at stride 2, one pixel a tile, whose inputs then fit the sets that they share (14x14x512: 1.2 times as fast as staged);
  *   2: the last tile of a row repeats fewer columns than one of seven would (8x8 maps: 1.6 times faster); 0: always.
  *
  * 7 columns, because the maps of the usual networks are 7 * 2^n wide; 2 x 7 accumulators leave registers for the 9 weights of a
@@ -525,7 +552,8 @@ DW_INLINE void DW(row_any)(
  * any kernel is as fast as one for 7x7.  With 16 it is what fits that decides: 2 x 4 accumulators and the weights of two tap rows of
  * a 3x3 kernel, or 7 and one row of a larger one (7x7: 1.1 to 1.3 times as fast as 2 x 4 and weights from memory).
  *
- * Rows of any kernel take DW_WIDE_ROWS x DW_WIDE_VECTORS: loads per multiply-add are 1/rows + 1/vectors. */
+ * Rows of any kernel take DW_WIDE_ROWS x DW_WIDE_VECTORS: loads per multiply-add are 1/rows + 1/vectors.  With AVX2 that is as good as a
+ * tile for 7x7 could be, so that there is none. */
 #if DW_REGISTERS == 32
 #define DW_CHANNEL_TILES(TILE)                                                                     \
     TILE(3, 1, 4, 1, 1, 1) TILE(3, 2, 4, 1, 1, 1)                                                  \
@@ -543,13 +571,15 @@ enum { DW_ANY_ROWS = 2, DW_ANY_COLS = 7, DW_WIDE_ROWS = 4, DW_WIDE_VECTORS = 4, 
     TILE(5, 1, 1, 7, 0, 0) TILE(5, 2, 1, 7, 0, 0) TILE(7, 1, 1, 7, 0, 0) TILE(7, 2, 1, 7, 0, 0)
 #define DW_REPEAT_TILES(TILE) TILE(3, 1, 2, 4) TILE(3, 2, 2, 4)
 #if DW_BYTES == 32
-#define DW_PLANE_UNIT(TILE) TILE(3, 1, 2, 1) TILE(5, 1, 2, 1) TILE(7, 1, 1, 0)
+#define DW_PLANE_UNIT(TILE) TILE(3, 1, 2, 1) TILE(5, 1, 2, 1)
 #define DW_FLAT_TILES(TILE) TILE(3, 2) TILE(5, 2) TILE(7, 2)
+enum { DW_WIDE_ROWS = 4, DW_WIDE_VECTORS = 3 }; /* 12 sums, 3 inputs, 1 weight */
 #else /* x86 without AVX2: half a megabyte of code for few planes on old CPUs */
 #define DW_PLANE_UNIT(TILE) TILE(3, 1, 2, 1)
 #define DW_FLAT_TILES(TILE) TILE(3, 2)
+enum { DW_WIDE_ROWS = 3, DW_WIDE_VECTORS = 3 }; /* without an instruction that multiplies and adds, a product needs a register */
 #endif
-enum { DW_ANY_ROWS = 1, DW_ANY_COLS = 7, DW_WIDE_ROWS = 3, DW_WIDE_VECTORS = 3, DW_PLANE_ROWS = 4, DW_PLANE_VECTORS = 2 };
+enum { DW_ANY_ROWS = 1, DW_ANY_COLS = 7, DW_PLANE_ROWS = 4, DW_PLANE_VECTORS = 2 };
 #endif
 /*   planes: kernel, stride, vectors, whether short rows slide (7x7 kernels: planes as channels are as fast).  Weights of a 3x3
  *   kernel stay in registers; of others each load should serve two multiply-adds.
@@ -583,7 +613,7 @@ static inline int dw_wraps(ptrdiff_t kh, ptrdiff_t kw, ptrdiff_t sh, ptrdiff_t s
         enum { K_ = K, S_ = S, T_ = T, INNER_ = INNER };                                                                   \
         VEC wv[K * K];                                                                                                     \
         if (!INNER) DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = DW(load)(w + k / K * g->wh + k % K * g->ww);         \
-        DW_STRIPS(R, g->sh > g->kh, STRIP);                                                                                \
+        DW_STRIPS(R, g->sh > g->kh || (T == 1 && !g->stream), STRIP);                                                      \
     }
 DW_CHANNEL_TILES(TILE)
 #undef TILE
@@ -625,7 +655,7 @@ DW_CHANNEL_ANY(partial, DW_PARTIAL)
 
 /* Strides of 2 take four columns where seven fit as well: 5 to 10 % less time. */
 DW_INLINE int DW(tile_serves)(const dw_geometry *g, const int S, const int T, const int when) {
-    if (when == 1) return g->stream;
+    if (when == 1) return g->stream || (DW_BYTES == 32 && S == 2 && g->xw * REAL_SIZE % 2048 == 0);
     return when == 0 || dw_ceil_div(g->cols, T) * T < dw_ceil_div(g->cols, 7) * 7 + (S == 2);
 }
 

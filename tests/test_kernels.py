@@ -187,6 +187,14 @@ def test_widths(kernels, size, options):
         check((1, 5, w, c), (*size, 1), **options)
 
 
+@pytest.mark.parametrize("k", [(7, 7), (9, 9), (4, 6), (2, 11), (3, 5), (1, 9), (12, 35)], ids=str)
+def test_widths_of_one_plane(kernels, k):
+    """Rows of one tile and more, whose tap columns partly need masks on both sides; strips of one to four rows."""
+    for w, h in itertools.product((*range(8, 78, 3), 100, 194), (1, 4, 7, 14)):
+        check((1, h, w, 1), (*k, 1), most=5, padding="same")
+    check((2, 15, 90, 1), (*k, 1), most=5, padding=((30, 2), (45, 50)), dilation_rate=(1, 2))
+
+
 @pytest.mark.parametrize("size", [5, 7])
 @pytest.mark.parametrize("strides", [1, 2])
 def test_widths_of_large_kernels(kernels, size, strides):
@@ -237,6 +245,31 @@ def test_pixels_apart(kernels, options):
         check(shape, (size, size, 1), padding="same", **options)
 
 
+def placed(array, address):
+    """A copy of the array that starts as far into a page as the address does."""
+    raw = np.empty(array.nbytes + 4096, np.uint8)
+    start = (address - raw.ctypes.data) % 4096
+    copy = raw[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("strides", [1, 2])
+def test_weights_at_the_sets_of_pixels(kernels, threaded, strides, dtype):
+    """Taps as far apart as pixels, a multiple of 512 bytes, that start near them or the outputs: they may be packed first."""
+    size = np.dtype(dtype).itemsize
+    for pitch, start, beside in itertools.product((512, 1024, 2048, 4096, 6144), (0, 20), (0, 1)):
+        x, kernel, bias, results = problem((1, 12, 9, pitch // size), (3, 3, 1), (("padding", "same"), ("strides", strides)))
+        x = placed(x.astype(dtype), start * size)
+        out = placed(np.full(results[1].shape, np.nan, dtype), start * size + 256)
+        for apart in (-200, -64, 0, 48, 128, 360):
+            weights = placed(kernel.astype(dtype), (out if beside else x).ctypes.data + apart)
+            options = {"strides": strides, "padding": "same", "workers": 1 + 6 * beside}
+            dwconv.depthwise_conv2d(x, weights, bias.astype(dtype), out=out, **options)
+            np.testing.assert_array_equal(out, results[1], err_msg=f"{pitch=} {start=} {beside=} {apart=}")
+
+
 @pytest.mark.parametrize("c", [1, 3, 8, 17, 40])
 def test_channels_of_wide_pixels(kernels, c):
     """Of pixels of 2 KB only some channels: fewer than are taken at a time, or than a vector has."""
@@ -259,17 +292,17 @@ def test_widths_of_planes(kernels, k, strides):
 
 
 @pytest.mark.parametrize("strides", [1, 2])
-@pytest.mark.parametrize("k", [3, 5, 7])
+@pytest.mark.parametrize("k", [3, 5, 7, 9, 21])
 def test_infinite_weights_over_padding(kernels, k, strides):
     """All but those of the middle column: no vector multiplies a number that is not there."""
-    for w in (16, 30, 32, 47, 48, 64, 66, 96, 120, 128):
-        x, kernel, _, _ = problem((1, 6, w * strides, 17), (k, k, 1), ())
+    for w, c in itertools.product((16, 30, 32, 47, 48, 64, 66, 96, 120, 128), (1, 3, 17)):
+        x, kernel, _, _ = problem((1, 6, w * strides, c), (k, k, 1), (("padding", "same"),))
         kernel = np.where(np.arange(k)[:, None, None] == k // 2, kernel, np.inf)
         expected = oracle.conv(x, kernel, padding="same", strides=strides)
         for data_format, dtype in itertools.product(LAYOUTS, DTYPES):
             arrays = layout(x, data_format).astype(dtype), kernel.astype(dtype)
             y = dwconv.depthwise_conv2d(*arrays, padding="same", strides=strides, data_format=data_format)
-            np.testing.assert_array_equal(to_last(y, data_format), expected, err_msg=f"{w} {data_format} {dtype.__name__}")
+            np.testing.assert_array_equal(to_last(y, data_format), expected, err_msg=f"{w} {c} {data_format} {dtype.__name__}")
 
 
 @pytest.mark.parametrize("size", [(3, 3), (5, 5), (7, 7), (1, 6), (6, 1), (2, 2), (4, 5)], ids=str)
