@@ -13,13 +13,13 @@ Below the entry point there are pointers, Py_ssize_t and `noexcept nogil` only.
 
 Refused here: argument checks (functional.py has made them; a debug build adds bounds checks on what the entries touch),
 dtypes other than float32 and float64, inputs whose innermost axis has gaps, scratch beyond PATTERN_BYTES a call (the
-repeated weights of an image with few channels) or SCRATCH_BYTES a worker (planes as channels, some channels of pixels).
+repeated weights of an image with few channels) or SCRATCH_BYTES a worker (planes as channels, some channels of pixels), or a
+call (packed weights).
 
 This file is compiled once per instruction set, see setup.py.  Bits do not depend on how the work is cut: see _tiles.h.
 """
 from cython.parallel cimport prange, threadid
 from libc.stdlib cimport free
-from libc.string cimport memcpy
 
 
 cdef extern from *:
@@ -339,22 +339,24 @@ cdef inline Py_ssize_t packed_bytes(const Plan* p, Py_ssize_t size, Py_ssize_t x
 
     Taps a multiple of 512 bytes apart share sets with each other, and where the addresses want it with the pixels, and a
     tile for 16 registers loads all of them for each block of channels (28x28x256: 1.2 times as fast packed; 0.95 where they
-    share none)."""
-    cdef Py_ssize_t bytes = 9 * (p.channels * size + DW_VECTOR_BYTES), pitch = gcd(4096, p.ww * size)
+    share none).  In fewer than 32 outputs, four tiles, each is read too seldom for that."""
+    cdef Py_ssize_t total = 9 * (p.channels * size + DW_VECTOR_BYTES), pitch = gcd(4096, p.ww * size)
     if (DW_VECTOR_BYTES != 32 or p.repeat > 1 or p.rows.taps != 3 or p.cols.taps != 3 or p.rows.step != p.cols.step
-            or p.cols.step > 2 or pitch < 512 or bytes > SCRATCH_BYTES or p.images * p.rows.out * p.cols.out < 32):
+            or p.cols.step > 2 or pitch < 512 or total > SCRATCH_BYTES or p.images * p.rows.out * p.cols.out < 32):
         return 0
-    return bytes if share_lines(w, x, pitch) or share_lines(w, y, pitch) else 0
+    return total if share_lines(w, x, pitch) or share_lines(w, y, pitch) else 0
 
 
 cdef inline void pack_weights(const Plan* p, const real* w, real* packed) noexcept nogil:
-    cdef Py_ssize_t lanes = lanes_of(sizeof(real)), k, i, j, at
+    cdef Py_ssize_t lanes = lanes_of(sizeof(real)), k, i, at
     for k in range(p.blocks):
         at = dw_max(dw_min(p.start + k * lanes, p.channels - lanes), 0)
         for i in range(p.rows.taps):
-            for j in range(p.cols.taps):
-                memcpy(packed, w + at + i * p.wh + j * p.ww, DW_VECTOR_BYTES)
-                packed += lanes
+            if real is float:
+                copy_pixels_f32(w + at + i * p.wh, p.cols.taps, p.ww, lanes, packed, False)
+            else:
+                copy_pixels_f64(w + at + i * p.wh, p.cols.taps, p.ww, lanes, packed, False)
+            packed += p.cols.taps * lanes
 
 
 cdef void run_channels(Plan* p, const real* x, const real* w, const real* bias, real* y, real* packed,
@@ -518,7 +520,7 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
     cdef const real* b = &bias[0] if bias is not None else NULL
     cdef real* scratch = NULL
     cdef bint flat
-    cdef Py_ssize_t band = 0, touched, bytes = 0
+    cdef Py_ssize_t band = 0, touched, room = 0
     if (meet(e, extent(<Py_ssize_t> &x[0, 0, 0, 0], x.shape, x.strides, 4, size))
             or meet(e, extent(<Py_ssize_t> &w[0, 0, 0, 0], w.shape, w.strides, 4, size))
             or b and meet(e, extent(<Py_ssize_t> b, bias.shape, bias.strides, 1, size))):
@@ -552,13 +554,13 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
         if not row_tiles_win(&p, shifted_serve_f32(&p.geometry) if real is float else shifted_serve_f64(&p.geometry), lanes):
             band = plane_rows(&p, size)
     if band:
-        bytes = workers * SCRATCH_BYTES
+        room = workers * SCRATCH_BYTES
     elif flat:
-        bytes = numbers * size if numbers * size <= PATTERN_BYTES else 0
+        room = numbers * size if numbers * size <= PATTERN_BYTES else 0
     elif last:
-        bytes = packed_bytes(&p, size, <Py_ssize_t> &x[0, 0, 0, 0], <Py_ssize_t> &w[0, 0, 0, 0], e.lo)
-    if bytes:
-        scratch = <real*> aligned_alloc(64, (bytes + 63) // 64 * 64)
+        room = packed_bytes(&p, size, <Py_ssize_t> &x[0, 0, 0, 0], <Py_ssize_t> &w[0, 0, 0, 0], e.lo)
+    if room:
+        scratch = <real*> aligned_alloc(64, (room + 63) // 64 * 64)
         if not scratch:
             raise MemoryError
     with nogil:

@@ -226,7 +226,7 @@ DW_INLINE void DW(channel_strip)(
         ptrdiff_t blocks, ptrdiff_t channels, const DW(dw_block) *b, const int K, const int S, const int R, const int T, const int mode) {
     const int late = DW_REGISTERS == 16 && !wv; /* with 8 accumulators and 9 weights gcc spills */
     const dw_geometry copy = *g;
-    if (late && R * T == 1) g = &copy; /* a tile so small feels its loads, and would repeat them after every store (1.2 times) */
+    if (late && R * T == 1) g = &copy; /* a tile so small feels its loads, and would repeat them after every store (1.15 times) */
     const ptrdiff_t t0 = g->row_lo - row * S, t1 = g->row_hi - row * S;
     DW(dw_block) wrapped;
     wrapped.out = DW(lanes)(-first, LANES);
@@ -456,7 +456,7 @@ DW_INLINE void DW(row_tile)(
 #define TAPS(last, r0, r1, checked, all_rows) \
         for (; j < last; j++) DW(row_tap)(g, q, &p, w, acc, j, c, apart, phase, table, r0, r1, R, T, mode, weights, checked, all_rows)
         if (checked) TAPS(f0, first, end, 1, 0);
-        if (all) { /* literal rows: to test each at each tap takes 1.6 times as long in a 7x7 kernel */
+        if (all) { /* literal rows: to test each at each tap takes 1.2 times as long in a 7x7 kernel */
 #define ROWS(r0, r1) else if (DW_ROWS_LITERAL && 0 <= r0 && r1 <= R && r0 < r1 && first == r0 && end == r1) TAPS(f1, r0, r1, 0, 0)
             if (first == 0 && end == R) TAPS(f1, 0, R, 0, 1);
             ROWS(0, 1); ROWS(0, 2); ROWS(0, 3);
@@ -552,8 +552,8 @@ DW_INLINE void DW(row_any)(
  * any kernel is as fast as one for 7x7.  With 16 it is what fits that decides: 2 x 4 accumulators and the weights of two tap rows of
  * a 3x3 kernel, or 7 and one row of a larger one (7x7: 1.1 to 1.3 times as fast as 2 x 4 and weights from memory).
  *
- * Rows of any kernel take DW_WIDE_ROWS x DW_WIDE_VECTORS: loads per multiply-add are 1/rows + 1/vectors.  With AVX2 that is as good as a
- * tile for 7x7 could be, so that there is none. */
+ * Rows of any kernel take DW_WIDE_ROWS x DW_WIDE_VECTORS: loads per multiply-add are 1/rows + 1/vectors.  With AVX2 a tile for 7x7 took
+ * 1.5 times as long (1024x1024), so that there is none. */
 #if DW_REGISTERS == 32
 #define DW_CHANNEL_TILES(TILE)                                                                     \
     TILE(3, 1, 4, 1, 1, 1) TILE(3, 2, 4, 1, 1, 1)                                                  \
