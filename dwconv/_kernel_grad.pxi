@@ -53,6 +53,7 @@ cdef enum:
     TERMS = 512               # of a running sum
     COPIED_ROW = 2048         # bytes from which on rows above each other are rivals for the same lines of L1
     LINE_BYTES = 24576        # of the rows of x and grad that a slide along a row touches: a share of L1
+    L1_BYTES = 32768          # 64 sets of 8 lines, the least of today's
     PLANE_BYTES = 24576       # of x and grad of planes taken together: a share of L1
     GROUP_BYTES = 16384       # sums of the channel blocks that take a piece in turn: a share of L1
 
@@ -451,9 +452,22 @@ cdef inline bint planes_win(const GradPlan* p) noexcept nogil:
     return out <= p.lanes or out <= 4 * p.lanes and 32 * out <= most * size
 
 
+cdef inline bint rivals(const GradPlan* p, Py_ssize_t size) noexcept nogil:
+    """Whether pixels of x lie so that the rows of a slide are rivals for the same lines of L1.
+
+    Of the 64 sets pixels 2 KB apart use two, pixels 512 bytes apart eight.  Those below 2 KB must have what a copy costs back by
+    twice the use of each row (56x56x256, 3x3: stride 1 1.24 times, stride 2 0.85); AVX-512 was measured at 2 KB only."""
+    cdef Py_ssize_t apart = p.xw * p.cols.dilation * size
+    if apart % 2048 == 0 or DW_VECTOR_BYTES == 64:
+        return apart % 2048 == 0
+    apart &= -apart
+    return apart >= 512 and p.rows.taps >= 2 * p.rows.step and (p.rows.taps + 1) * p.cols.out * apart > L1_BYTES
+
+
 cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) noexcept nogil:
     """By geometry only, since rows and channels add in orders of their own."""
     cdef Py_ssize_t rest = SCRATCH_BYTES // (p.lanes * size) - (p.rows.taps - p.rows.step) * p.cols.size
+    cdef Py_ssize_t rows = dw_ceil_div(p.rows.out, p.rows.phases)
     # slides take each number of grad once (of 7x7 taps thrice, 1.1 times; without AVX-512 of 5x5 four times, 0.9)
     p.in_place = last and p.repeat == 1 and p.channels >= p.lanes and p.rows.taps <= (7 if DW_VECTOR_BYTES == 64 else 3)
     p.fit = rest // (p.rows.step * p.cols.size + (0 if p.in_place else p.cols.out))
@@ -463,9 +477,10 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
             return ROWS
         if p.fit > 0 and p.taps > 9 and (p.channels < p.lanes or p.repeat > 1):
             return PACKED
-        # pixels 2 KB apart fall into two sets of L1; a copy of a unit, or of one phase of columns, has the same order of sums
-        if (p.xw * p.cols.dilation * size % 2048 == 0 and p.repeat == 1 and 2 * p.fit >= dw_ceil_div(p.rows.out, p.rows.phases)
-                and (p.cols.phases == 1 or p.fit >= dw_ceil_div(p.rows.out, p.rows.phases))
+        # a copy of a unit, or of one phase of columns, has the same order of sums; bands copy again what they share, so those of
+        # small kernels must be high
+        if (rivals(p, size) and p.repeat == 1 and (2 * p.fit >= rows or p.fit * p.taps >= 72)
+                and (p.cols.phases == 1 or p.fit >= rows)
                 and p.cols.out <= near_columns(p) and (p.cols.taps > 1 or p.rows.taps == 1)):
             return PACKED
         return CHANNELS

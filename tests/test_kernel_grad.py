@@ -159,6 +159,22 @@ def test_rows_far_apart(kernels):
         np.testing.assert_array_equal(w_grad, expected)
 
 
+@pytest.mark.parametrize(("k", "strides"), [(3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (9, (1, 2))])
+def test_pixels_far_apart(kernels, k, strides):
+    """channels_last, pixels 512 bytes to 4 KB apart: those of a block of channels are copied, in bands of rows where need be."""
+    rows, cols, grad_shape = geometry((1, 26, 90, 20), (k, k, 1), strides, 1, "same")
+    x, grad = oracle.integers((1, 26, 90, 20), 1, 4), oracle.integers(grad_shape, 2, 4)
+    x[0, 11, 7, 3] = grad[0, -1, -1, -1] = np.nan
+    expected, _ = reference(x, grad, (k, k, 1), rows, cols)
+    for dtype, pixel in itertools.product(DTYPES, (64, 128, 512)):
+        whole = np.full((1, 26, 90, pixel), np.nan, dtype)
+        whole[..., :20] = x
+        for workers in (1, 3):
+            w_grad = np.full(expected.shape, SENTINEL, dtype)
+            call("channels_last", whole[..., :20], grad.astype(dtype), w_grad, rows, cols, workers)
+            np.testing.assert_array_equal(w_grad, expected)
+
+
 @paths
 def test_same_bits(kernels, path):
     """For any number of workers and any strides; within the bound of the sums."""
