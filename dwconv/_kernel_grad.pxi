@@ -521,8 +521,10 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
     p.together = 1
     if p.family == ROWS:
         p.in_place = p.gw == p.period
-    elif p.in_place:
-        numbers = p.rows.size * p.cols.size
+    else:
+        height = dw_ceil_div(rows, p.bands)              # of a unit
+        numbers = dw_min(p.rows.size, (height - 1) * p.rows.step + p.rows.taps) * p.cols.size
+        numbers += 0 if p.in_place else height * p.cols.out
     if p.family == PACKED and p.repeat == 1 and p.channels >= p.lanes:
         p.together = dw_max(1, dw_min(dw_min(p.group, 4), SCRATCH_BYTES // (p.lanes * size) // dw_max(numbers, 1)))
         p.fit = p.rows.out if p.together > 1 else p.fit

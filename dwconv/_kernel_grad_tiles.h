@@ -204,7 +204,7 @@ DW_INLINE void DW(slide)(const dw_slide *s, const REAL *x, const REAL *g, REAL *
     const ptrdiff_t first = dw_max(dw_ceil_div(s->lo - S + 1, S), 0), end = dw_min(dw_ceil_div(s->hi, S), count + K - 1);
     const ptrdiff_t whole = dw_max(dw_ceil_div(s->lo, S), K - 1), whole_end = dw_min(s->hi / S, count);
     const int masked = mode == DW_MASKED || mode >= DW_HALVES;
-    const int plain = whole_end >= P - 1 && first <= whole_end; /* taps come one by one, and go one by one */
+    const int plain = whole_end >= K - 1 && first <= whole_end;
     DW_UNROLL for (int k = 0; k < P * Q; k++) sum[k] = DW(load)(acc + k / Q * s->acc_p + k % Q * s->acc_q);
     for (ptrdiff_t line = 0; line < s->lines; line++, x += s->x_line, g += s->g_line) {
         const unsigned across = dw_bits(s->across_lo - line * s->across, s->across_hi - line * s->across) & ((1u << Q) - 1);
@@ -229,12 +229,13 @@ DW_INLINE void DW(slide)(const dw_slide *s, const REAL *x, const REAL *g, REAL *
             const ptrdiff_t at = first - 1 - k;
             window[k] = 0 <= at && at < count ? DW(slide_g)(g + at * g_step, b, g_lanes, mode) : DW(splat)(0);
         }
-/* Position u with taps p0 <= p < p1 along; checked: of those only the taps `along`, `across`. */
-#define STEP(p0, p1, check_p, check_q)                                                                                  \
+/* Position u with taps p0 <= p < p1 along; checked: of those only the taps `along`, `across`; ends: if it lies in the image. */
+#define STEP(p0, p1, check_p, check_q, ends)                                                                            \
         DW_UNROLL for (int k = K - 1; k > 0; k--) window[k] = window[k - 1];                                            \
         if ((!check_p && p0 == 0) || u < count) window[0] = DW(slide_g)(g + u * g_step, b, g_lanes, mode);              \
         DW_UNROLL for (int rest = 0; rest < S; rest++) {                                                                \
             if (check_p && S == 2 && !(along & 0x55555555u << rest)) continue;                                          \
+            if (ends && (u * S + rest < s->lo || u * S + rest >= s->hi)) continue;                                      \
             VEC halves[DW_MOST_ACROSS];                                                                                 \
             if (mode == DW_HALVES) DW(slide_halves)(x + (u * S + rest) * x_step, m, halves, Q);                         \
             DW_UNROLL for (int q = 0; q < Q; q++) {                                                                     \
@@ -249,43 +250,46 @@ DW_INLINE void DW(slide)(const dw_slide *s, const REAL *x, const REAL *g, REAL *
                 }                                                                                                       \
             }                                                                                                           \
         }
-        if (S == 1 && plain && across == (1u << Q) - 1) {
-            DW_UNROLL for (int e = 0; e < P - 1; e++) {
-                if (u <= e) {
-                    STEP(0, e + 1, 0, 0)
-                    u++;
-                }
-            }
-            for (; u < whole_end; u++) {
-                STEP(0, P, 0, 0)
-            }
-            DW_UNROLL for (int e = 1; e < P; e++) {
-                if (u < end) {
-                    STEP(e, P, 0, 0)
-                    u++;
-                }
-            }
-            continue;
+/* A line: taps along come one by one, then all are there, and they go one by one.  A stride of 2 takes pairs of positions, of which
+ * the first may have only its second in the image and the last only its first. */
+#define LINE(check_q)                                                                                                   \
+        DW_UNROLL for (int e = 0; e < K - 1; e++) {                                                                     \
+            if (u <= e) {                                                                                               \
+                STEP(0, (e + 1) * S, 0, check_q, S > 1)                                                                 \
+                u++;                                                                                                    \
+            }                                                                                                           \
+        }                                                                                                               \
+        if (S > 1 && u < dw_min(whole, whole_end)) {                                                                    \
+            STEP(0, P, 0, check_q, 1)                                                                                   \
+            u++;                                                                                                        \
+        }                                                                                                               \
+        for (; u < whole_end; u++) {                                                                                    \
+            STEP(0, P, 0, check_q, 0)                                                                                   \
+        }                                                                                                               \
+        if (S > 1 && u < dw_min(count, end)) {                                                                          \
+            STEP(0, P, 0, check_q, 1)                                                                                   \
+            u++;                                                                                                        \
+        }                                                                                                               \
+        DW_UNROLL for (int e = 1; e < K; e++) {                                                                         \
+            if (u < end) {                                                                                              \
+                STEP(e * S, P, 0, check_q, S > 1)                                                                       \
+                u++;                                                                                                    \
+            }                                                                                                           \
         }
-        while (u < end) {
-            if (u >= whole && u < whole_end) {
-                if (S > 1 && across == (1u << Q) - 1)
-                    for (; u < whole_end; u++) {
-                        STEP(0, P, 0, 0)
-                    }
-                else
-                    for (; u < whole_end; u++) {
-                        STEP(0, P, 0, 1)
-                    }
-            } else {
+        if (plain && across == (1u << Q) - 1) {
+            LINE(0)
+        } else if (plain) {
+            LINE(1)
+        } else {
+            for (; u < end; u++) {
                 along = dw_bits((u - count + 1) * S, (u + 1) * S);
                 if (S == 2)
                     along &= (s->lo <= 2 * u && 2 * u < s->hi ? 0x55555555u : 0)
                              | (s->lo <= 2 * u + 1 && 2 * u + 1 < s->hi ? 0xaaaaaaaau : 0);
-                STEP(0, P, 1, 1)
-                u++;
+                STEP(0, P, 1, 1, 0)
             }
         }
+#undef LINE
 #undef STEP
     }
     DW_UNROLL for (int k = 0; k < P * Q; k++) DW(store)(acc + k / Q * s->acc_p + k % Q * s->acc_q, sum[k]);
