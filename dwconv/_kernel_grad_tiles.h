@@ -58,8 +58,10 @@ typedef struct {
  * channels that repeat or are fewer than a vector; every second of two vectors (planes with stride 2); lanes that lie anywhere. */
 enum { DW_WHOLE, DW_MASKED, DW_SPLIT, DW_INDEXED, DW_HALVES, DW_SCATTERED };
 
-/* The sizes of tile, taps along x taps across: what leaves room in the registers for the window and a vector of x.  Then those
- * that take a stride of two along at once; then those of the rare ways to load. */
+/* The sizes of tile, taps along x taps across: what leaves room in the registers for the window and a vector of x; of 16 registers
+ * 3x4 fills all, and loads the window's oldest gradient again for each product (6.3 cycles a position; 13 where gcc must spill).  At
+ * least 8 sums, where there are as many taps, since fewer wait for each other (Zen 3: 2x2 4.1 cycles, 2x4 4.4, 3x3 4.9).
+ * Then those that take a stride of two along at once; then those of the rare ways to load. */
 #if DW_REGISTERS == 32
 #define DW_SLIDES(TILE)                                     \
     TILE(1, 1) TILE(1, 2) TILE(1, 3) TILE(1, 5)             \
@@ -71,12 +73,12 @@ enum { DW_WHOLE, DW_MASKED, DW_SPLIT, DW_INDEXED, DW_HALVES, DW_SCATTERED };
 enum { DW_MOST_ALONG = 7, DW_MOST_ACROSS = 5, DW_MOST_SUMS = 25 };
 #else
 #define DW_SLIDES(TILE)                          \
-    TILE(1, 1) TILE(1, 2) TILE(1, 3)             \
-    TILE(2, 1) TILE(2, 2) TILE(2, 3)             \
-    TILE(3, 1) TILE(3, 2) TILE(3, 3)             \
+    TILE(1, 1) TILE(1, 2) TILE(1, 3) TILE(1, 4)  \
+    TILE(2, 1) TILE(2, 2) TILE(2, 3) TILE(2, 4)  \
+    TILE(3, 1) TILE(3, 2) TILE(3, 3) TILE(3, 4)  \
     TILE(5, 1)
 #define DW_SLIDES_BY_2(TILE) TILE(3, 1) TILE(3, 2) TILE(3, 3) TILE(5, 1)
-enum { DW_MOST_ALONG = 5, DW_MOST_ACROSS = 3, DW_MOST_SUMS = 9 };
+enum { DW_MOST_ALONG = 5, DW_MOST_ACROSS = 4, DW_MOST_SUMS = 12 };
 #endif
 enum { DW_MOST_LINES = 8 }; /* strips that a slide of the row family takes, each with masks of its own */
 /* Shifted tiles: kernel, stride, vectors of columns at most. */
@@ -98,6 +100,7 @@ enum { DW_MOST_LINES = 8 }; /* strips that a slide of the row family takes, each
 static inline int dw_next_taps(ptrdiff_t n, ptrdiff_t most) {
     if (n <= 3) return (int)dw_min(n, most);
     if (n == 7 && most >= 7) return 7;
+    if (most == 4) return n % 3 ? 4 : 3;
     if (n == 4 || most < 3) return (int)dw_min(2, most);
     return n == 6 || n == 9 || most < 5 ? 3 : 5;
 }
@@ -204,7 +207,8 @@ DW_INLINE void DW(slide)(const dw_slide *s, const REAL *x, const REAL *g, REAL *
     const ptrdiff_t first = dw_max(dw_ceil_div(s->lo - S + 1, S), 0), end = dw_min(dw_ceil_div(s->hi, S), count + K - 1);
     const ptrdiff_t whole = dw_max(dw_ceil_div(s->lo, S), K - 1), whole_end = dw_min(s->hi / S, count);
     const int masked = mode == DW_MASKED || mode >= DW_HALVES;
-    const int plain = whole_end >= K - 1 && first <= whole_end;
+    const int reload = DW_REGISTERS < 32 && mode == DW_WHOLE && K * Q > 9; /* the window's oldest: no register is left */
+    const int plain = mode != DW_SCATTERED && whole_end >= K - 1 && first <= whole_end;
     DW_UNROLL for (int k = 0; k < P * Q; k++) sum[k] = DW(load)(acc + k / Q * s->acc_p + k % Q * s->acc_q);
     for (ptrdiff_t line = 0; line < s->lines; line++, x += s->x_line, g += s->g_line) {
         const unsigned across = dw_bits(s->across_lo - line * s->across, s->across_hi - line * s->across) & ((1u << Q) - 1);
@@ -245,8 +249,9 @@ DW_INLINE void DW(slide)(const dw_slide *s, const REAL *x, const REAL *g, REAL *
                 DW_UNROLL for (int k = 0; k < K; k++) {                                                                 \
                     const int p = k * S + rest;                                                                         \
                     if (p < p0 || p >= p1 || (check_p && !(along >> p & 1))) continue;                                  \
-                    if (masked) sum[p * Q + q] = DW(add_product)(sum[p * Q + q], v, window[k], out[q]);                 \
-                    else sum[p * Q + q] = sum[p * Q + q] + v * window[k];                                               \
+                    const VEC w = reload && k == K - 1 ? DW(load)(g + (u - k) * g_step) : window[k];                    \
+                    if (masked) sum[p * Q + q] = DW(add_product)(sum[p * Q + q], v, w, out[q]);                         \
+                    else sum[p * Q + q] = sum[p * Q + q] + v * w;                                                       \
                 }                                                                                                       \
             }                                                                                                           \
         }
@@ -276,7 +281,7 @@ DW_INLINE void DW(slide)(const dw_slide *s, const REAL *x, const REAL *g, REAL *
                 u++;                                                                                                    \
             }                                                                                                           \
         }
-        if (plain && across == (1u << Q) - 1) {
+        if (plain && (masked || across == (1u << Q) - 1)) { /* row family: the taps across are columns, of which masks take care */
             LINE(0)
         } else if (plain) {
             LINE(1)
@@ -286,7 +291,7 @@ DW_INLINE void DW(slide)(const dw_slide *s, const REAL *x, const REAL *g, REAL *
                 if (S == 2)
                     along &= (s->lo <= 2 * u && 2 * u < s->hi ? 0x55555555u : 0)
                              | (s->lo <= 2 * u + 1 && 2 * u + 1 < s->hi ? 0xaaaaaaaau : 0);
-                STEP(0, P, 1, 1, 0)
+                STEP(0, P, 1, !masked, 0)
             }
         }
 #undef LINE
@@ -347,9 +352,10 @@ DW_SLIDE_TABLE(scattered, DW_SLIDES_RARE)
 DW_SPLIT_SLIDES(TILE)
 #undef TILE
 
-/* How many taps across the next tile takes: three for seven along, else five if there are as many. */
+/* How many taps across the next tile takes: three for seven along where a tile takes those at once, else as many as one has. */
 static inline int DW(slide_across)(ptrdiff_t rest, ptrdiff_t taps, ptrdiff_t stride, int rare) {
-    return dw_next_taps(rest, rare || dw_steps(taps, stride) == 7 ? 3 : DW_MOST_ACROSS);
+    const int seven = DW_MOST_ALONG == 7 && dw_steps(taps, stride) == 7;
+    return dw_next_taps(rest, rare || seven ? 3 : DW_MOST_ACROSS);
 }
 
 /* All `taps` taps along, of outputs `stride` taps apart, for the Q taps across that s begins with. */
