@@ -89,8 +89,9 @@ def rows(registers):
         if parity == 0:
             found["channels, input gradient", f"{k} x {k}, stride 2"] = f"2 x {t} columns", (k + t + (k - 1) // 2) / (t * k)
     for p, q in table("_kernel_grad_tiles.h", "DW_SLIDES", registers):
-        if (p, q) in ((3, 3), (5, 5), (7, 3)):
-            found["any, kernel gradient", f"{p} x {q} taps of it"] = f"{p} x {q} sums", (q + 1) / (p * q)
+        if (p, q) in ((3, 3), (3, 4), (5, 5), (7, 3)):
+            again = q if registers == NARROW and p * q > 9 else 0  # of the oldest gradient
+            found["any, kernel gradient", f"{p} x {q} taps of it"] = f"{p} x {q} sums", (q + 1 + again) / (p * q)
     if registers == WIDE:
         for k, s, t in table("_kernel_grad_tiles.h", "DW_GRAD_SHIFTED_TILES", registers):
             # one row of outputs: S input rows, and itself once or, of larger kernels, once for each row that it meets

@@ -73,7 +73,7 @@ cdef struct GradPlan:
     Py_ssize_t period, strip  # row family: channels of a row; outputs of a vector
     Py_ssize_t line           # terms of one output row in one lane
     Py_ssize_t bands, chunks, units, per_piece, pieces        # of rows; of columns; image x row phase x band x chunk
-    Py_ssize_t fit            # plane family: output rows whose inputs and themselves fit the scratch
+    Py_ssize_t fit            # copies: output rows whose inputs and, but in place, themselves fit the scratch
     Py_ssize_t head           # channels before the first aligned block
     bint split                # whether those and the last ones are one block
     Py_ssize_t blocks, groups, group                          # of channels; a group's most blocks
@@ -455,20 +455,21 @@ cdef inline bint planes_win(const GradPlan* p) noexcept nogil:
 cdef inline bint rivals(const GradPlan* p, Py_ssize_t size) noexcept nogil:
     """Whether pixels of x lie so that the rows of a slide are rivals for the same lines of L1.
 
-    Of the 64 sets pixels 2 KB apart use two, pixels 512 bytes apart eight.  Those below 2 KB must have what a copy costs back by
-    twice the use of each row (56x56x256, 3x3: stride 1 1.24 times, stride 2 0.85); AVX-512 was measured at 2 KB only."""
+    Of the 64 sets pixels 2 KB apart use two, pixels 512 bytes apart eight.  Below 2 KB a copy pays only where rows are used twice
+    or more (AVX2, 56x56x256, 3x3: stride 1 1.24 times as fast, stride 2 0.85); AVX-512 was measured at 2 KB only."""
     cdef Py_ssize_t apart = p.xw * p.cols.dilation * size
     if apart % 2048 == 0 or DW_VECTOR_BYTES == 64:
         return apart % 2048 == 0
-    apart &= -apart
+    apart &= -apart           # the largest power of two that divides it
+    # a vector for each row of taps and the gradient, that many bytes apart; slides of a dilated row take fewer and gained as much
     return apart >= 512 and p.rows.taps >= 2 * p.rows.step and (p.rows.taps + 1) * p.cols.out * apart > L1_BYTES
 
 
 cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) noexcept nogil:
     """By geometry only, since rows and channels add in orders of their own."""
     cdef Py_ssize_t rest = SCRATCH_BYTES // (p.lanes * size) - (p.rows.taps - p.rows.step) * p.cols.size
-    cdef Py_ssize_t rows = dw_ceil_div(p.rows.out, p.rows.phases)
-    # slides take each number of grad once (of 7x7 taps thrice, 1.1 times; without AVX-512 of 5x5 four times, 0.9)
+    cdef Py_ssize_t rows = dw_ceil_div(p.rows.out, p.rows.phases), unit = TERMS // dw_max(p.cols.out, 1)
+    # slides take each number of grad once (of 7x7 taps thrice, 1.1 times; without AVX-512 of 5x5 thrice, 0.94 to 1.1)
     p.in_place = last and p.repeat == 1 and p.channels >= p.lanes and p.rows.taps <= (7 if DW_VECTOR_BYTES == 64 else 3)
     p.fit = rest // (p.rows.step * p.cols.size + (0 if p.in_place else p.cols.out))
     p.shifted = False
@@ -477,9 +478,9 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
             return ROWS
         if p.fit > 0 and p.taps > 9 and (p.channels < p.lanes or p.repeat > 1):
             return PACKED
-        # a copy of a unit, or of one phase of columns, has the same order of sums; bands copy again what they share, so those of
-        # small kernels must be high
-        if (rivals(p, size) and p.repeat == 1 and (2 * p.fit >= rows or p.fit * p.taps >= 72)
+        # a copy of a unit, or of one phase of columns, has the same order of sums; units copy again what they share, so those of
+        # small kernels must be high (3x3: 6 rows of 80 1.15 times as fast, 4 rows of 112 0.91 to 1.07)
+        if (rivals(p, size) and p.repeat == 1 and (2 * p.fit >= rows or dw_min(p.fit, unit) * p.taps >= 45)
                 and (p.cols.phases == 1 or p.fit >= rows)
                 and p.cols.out <= near_columns(p) and (p.cols.taps > 1 or p.rows.taps == 1)):
             return PACKED
@@ -490,7 +491,7 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
 
 cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
     """Units and pieces by geometry only; groups and parts for the workers."""
-    cdef Py_ssize_t rows = dw_ceil_div(p.rows.out, p.rows.phases), most = TERMS, levels = 2, n
+    cdef Py_ssize_t rows = dw_ceil_div(p.rows.out, p.rows.phases), most = TERMS, levels = 2, n, copied
     cdef Py_ssize_t height, numbers = p.rows.size * p.cols.size + p.rows.out * p.cols.out    # of x and grad in a channel
     cdef Py_ssize_t want = dw_max(4 * workers, <Py_ssize_t> min(p.watch.rounds, 32.0))    # a signal waits for the last task
     p.line, p.strip = p.cols.out, p.lanes // p.period * p.period
@@ -521,13 +522,12 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
     p.together = 1
     if p.family == ROWS:
         p.in_place = p.gw == p.period
-    else:
+    elif p.family == PACKED and p.repeat == 1 and p.channels >= p.lanes:
         height = dw_ceil_div(rows, p.bands)              # of a unit
-        numbers = dw_min(p.rows.size, (height - 1) * p.rows.step + p.rows.taps) * p.cols.size
-        numbers += 0 if p.in_place else height * p.cols.out
-    if p.family == PACKED and p.repeat == 1 and p.channels >= p.lanes:
-        p.together = dw_max(1, dw_min(dw_min(p.group, 4), SCRATCH_BYTES // (p.lanes * size) // dw_max(numbers, 1)))
-        p.fit = p.rows.out if p.together > 1 else p.fit
+        copied = dw_min(p.rows.size, (height - 1) * p.rows.step + p.rows.taps) * p.cols.size
+        copied += 0 if p.in_place else height * p.cols.out
+        p.together = dw_max(1, dw_min(dw_min(p.group, 4), SCRATCH_BYTES // (p.lanes * size) // dw_max(copied, 1)))
+        p.fit = p.rows.out if p.together > 1 else p.fit  # any unit is one band
     p.per_part = 1
     while p.per_part < p.pieces and (workers <= 1 or p.groups * dw_ceil_div(p.pieces, p.per_part) > want):
         p.per_part *= 2

@@ -59,9 +59,9 @@ typedef struct {
 enum { DW_WHOLE, DW_MASKED, DW_SPLIT, DW_INDEXED, DW_HALVES, DW_SCATTERED };
 
 /* The sizes of tile, taps along x taps across: what leaves room in the registers for the window and a vector of x; of 16 registers
- * 3x4 fills all, and loads the window's oldest gradient again for each product (6.3 cycles a position; 13 where gcc must spill).  At
- * least 8 sums, where there are as many taps, since fewer wait for each other (Zen 3: 2x2 4.1 cycles, 2x4 4.4, 3x3 4.9).
- * Then those that take a stride of two along at once; then those of the rare ways to load. */
+ * 3x4 fills all, and loads the window's oldest gradient again for each product (6.3 cycles a position; 13 where gcc must spill).
+ * Fewer than 8 sums wait for each other (Zen 3: 2x2 4.1 cycles, 2x4 4.4, 3x3 4.9), so a kernel is cut to leave few such rests.
+ * Then those whose lanes are masked, that take a stride of two along at once, and those of the rare ways to load. */
 #if DW_REGISTERS == 32
 #define DW_SLIDES(TILE)                                     \
     TILE(1, 1) TILE(1, 2) TILE(1, 3) TILE(1, 5)             \
@@ -69,14 +69,16 @@ enum { DW_WHOLE, DW_MASKED, DW_SPLIT, DW_INDEXED, DW_HALVES, DW_SCATTERED };
     TILE(3, 1) TILE(3, 2) TILE(3, 3) TILE(3, 5)             \
     TILE(5, 1) TILE(5, 2) TILE(5, 3) TILE(5, 5)             \
     TILE(7, 1) TILE(7, 2) TILE(7, 3)
+#define DW_SLIDES_MASKED DW_SLIDES
 #define DW_SLIDES_BY_2(TILE) TILE(3, 1) TILE(3, 2) TILE(3, 3) TILE(5, 1) TILE(5, 2) TILE(5, 3) TILE(5, 5)
 enum { DW_MOST_ALONG = 7, DW_MOST_ACROSS = 5, DW_MOST_SUMS = 25 };
 #else
-#define DW_SLIDES(TILE)                          \
+#define DW_SLIDES_MASKED(TILE)                   \
     TILE(1, 1) TILE(1, 2) TILE(1, 3) TILE(1, 4)  \
     TILE(2, 1) TILE(2, 2) TILE(2, 3) TILE(2, 4)  \
-    TILE(3, 1) TILE(3, 2) TILE(3, 3) TILE(3, 4)  \
+    TILE(3, 1) TILE(3, 2) TILE(3, 3)             \
     TILE(5, 1)
+#define DW_SLIDES(TILE) DW_SLIDES_MASKED(TILE) TILE(3, 4)
 #define DW_SLIDES_BY_2(TILE) TILE(3, 1) TILE(3, 2) TILE(3, 3) TILE(5, 1)
 enum { DW_MOST_ALONG = 5, DW_MOST_ACROSS = 4, DW_MOST_SUMS = 12 };
 #endif
@@ -208,6 +210,7 @@ DW_INLINE void DW(slide)(const dw_slide *s, const REAL *x, const REAL *g, REAL *
     const ptrdiff_t whole = dw_max(dw_ceil_div(s->lo, S), K - 1), whole_end = dw_min(s->hi / S, count);
     const int masked = mode == DW_MASKED || mode >= DW_HALVES;
     const int reload = DW_REGISTERS < 32 && mode == DW_WHOLE && K * Q > 9; /* the window's oldest: no register is left */
+    /* lanes that lie anywhere are loaded one by one: code of its own would gain nothing */
     const int plain = mode != DW_SCATTERED && whole_end >= K - 1 && first <= whole_end;
     DW_UNROLL for (int k = 0; k < P * Q; k++) sum[k] = DW(load)(acc + k / Q * s->acc_p + k % Q * s->acc_q);
     for (ptrdiff_t line = 0; line < s->lines; line++, x += s->x_line, g += s->g_line) {
@@ -233,7 +236,8 @@ DW_INLINE void DW(slide)(const dw_slide *s, const REAL *x, const REAL *g, REAL *
             const ptrdiff_t at = first - 1 - k;
             window[k] = 0 <= at && at < count ? DW(slide_g)(g + at * g_step, b, g_lanes, mode) : DW(splat)(0);
         }
-/* Position u with taps p0 <= p < p1 along; checked: of those only the taps `along`, `across`; ends: if it lies in the image. */
+/* The S positions of u with taps p0 <= p < p1 along; checked: of those only the taps `along`, `across`; ends: the positions that lie
+ * in the image. */
 #define STEP(p0, p1, check_p, check_q, ends)                                                                            \
         DW_UNROLL for (int k = K - 1; k > 0; k--) window[k] = window[k - 1];                                            \
         if ((!check_p && p0 == 0) || u < count) window[0] = DW(slide_g)(g + u * g_step, b, g_lanes, mode);              \
@@ -281,7 +285,7 @@ DW_INLINE void DW(slide)(const dw_slide *s, const REAL *x, const REAL *g, REAL *
                 u++;                                                                                                    \
             }                                                                                                           \
         }
-        if (plain && (masked || across == (1u << Q) - 1)) { /* row family: the taps across are columns, of which masks take care */
+        if (plain && (masked || across == (1u << Q) - 1)) { /* masked: of the row family, where all taps across are always meant */
             LINE(0)
         } else if (plain) {
             LINE(1)
@@ -320,7 +324,7 @@ DW_SLIDE_TABLE(by_2, DW_SLIDES_BY_2)
 #undef ENTRY
 #define DEFINE(P, Q) DW_SLIDE_TILE(masked, P, Q, 1, DW_MASKED)
 #define ENTRY(P, Q) [P][Q] = DW(slide_masked_##P##_##Q),
-DW_SLIDE_TABLE(masked, DW_SLIDES)
+DW_SLIDE_TABLE(masked, DW_SLIDES_MASKED)
 #undef DEFINE
 #undef ENTRY
 #define DEFINE(P, Q) DW_SLIDE_TILE(indexed, P, Q, 1, DW_INDEXED)
@@ -352,10 +356,12 @@ DW_SLIDE_TABLE(scattered, DW_SLIDES_RARE)
 DW_SPLIT_SLIDES(TILE)
 #undef TILE
 
-/* How many taps across the next tile takes: three for seven along where a tile takes those at once, else as many as one has. */
+/* How many taps across the next tile takes: as many as one has; three of more than that where seven along go at once, and of five that
+ * a tile of 3 x 1 would have to finish. */
 static inline int DW(slide_across)(ptrdiff_t rest, ptrdiff_t taps, ptrdiff_t stride, int rare) {
-    const int seven = DW_MOST_ALONG == 7 && dw_steps(taps, stride) == 7;
-    return dw_next_taps(rest, rare || seven ? 3 : DW_MOST_ACROSS);
+    const ptrdiff_t along = dw_steps(taps, stride);
+    const int three = (DW_MOST_ALONG == 7 && along == 7) || (DW_MOST_ACROSS == 4 && rest == 5 && along <= 3);
+    return dw_next_taps(rest, rare || three ? 3 : DW_MOST_ACROSS);
 }
 
 /* All `taps` taps along, of outputs `stride` taps apart, for the Q taps across that s begins with. */
@@ -371,7 +377,8 @@ static void DW(slide_along)(const dw_slide *s, const REAL *x, const REAL *g, REA
         return;
     }
 #endif
-    const ptrdiff_t most = mode >= DW_INDEXED || (DW_REGISTERS < 32 && Q > 1) ? 3 : Q > 3 ? 5 : DW_MOST_ALONG;
+    const ptrdiff_t few = mode == DW_MASKED && Q > 3 ? 2 : 3; /* of 16 registers masks leave less */
+    const ptrdiff_t most = DW_REGISTERS < 32 && Q > 1 ? few : mode >= DW_INDEXED ? 3 : Q > 3 ? 5 : DW_MOST_ALONG;
     for (ptrdiff_t rest = 0; rest < dw_min(stride, taps); rest++) {
         const ptrdiff_t n = dw_steps(taps - rest, stride);
         int P;
@@ -582,6 +589,7 @@ static void DW(grad_rows)(const dw_grad *g, const REAL *const *x, const REAL *co
     const int halves = g->period == 1 && g->sw == 2 && g->dilation == 1 && (g->pixel == 1 || g->width == 1)
                        && (g->gw == 1 || g->cols == 1);
     const int rare = !dense || g->repeat > 1;
+    const int narrow = DW_REGISTERS < 32 && g->cols * g->period < 8 * LANES; /* of which many strips are masked */
     if (rare) b.x = DW(lanes)(0, (LANES - 1) / g->repeat + 1);
     for (ptrdiff_t l = 0; l < (rare ? LANES : 0); l++) {
         ((REAL_INT *)&b.index)[l] = (REAL_INT)(l / g->repeat);
@@ -595,7 +603,7 @@ static void DW(grad_rows)(const dw_grad *g, const REAL *const *x, const REAL *co
         ptrdiff_t col = dw_steps(e0, g->period), from = 0, to = dense ? g->cols * g->period : 0;
         s.lines = 0;
         s.ahead = q ? 0 : g->ahead;
-        Q = DW(slide_across)(g->kw - q, g->kh, g->sh, rare);
+        Q = DW(slide_across)(g->kw - q, g->kh, g->sh, rare || narrow);
 #define RUN()                                                                                                               \
         for (ptrdiff_t k = 0, at = col - s.lines * pixels; k < planes; k++)                                                 \
             DW(slide_along)(&s, x[k] + (at * g->sw + q * g->dilation - g->pad) * g->pixel, grad[k] + at * g->gw,            \
