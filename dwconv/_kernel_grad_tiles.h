@@ -359,8 +359,7 @@ DW_SPLIT_SLIDES(TILE)
 /* How many taps across the next tile takes: as many as one has; three of more than that where seven along go at once, and of five that
  * a tile of 3 x 1 would have to finish. */
 static inline int DW(slide_across)(ptrdiff_t rest, ptrdiff_t taps, ptrdiff_t stride, int rare) {
-    const ptrdiff_t along = dw_steps(taps, stride);
-    const int three = (DW_MOST_ALONG == 7 && along == 7) || (DW_MOST_ACROSS == 4 && rest == 5 && along <= 3);
+    const int three = (DW_MOST_ALONG == 7 && dw_steps(taps, stride) == 7) || (DW_MOST_ACROSS == 4 && rest == 5 && taps <= 3);
     return dw_next_taps(rest, rare || three ? 3 : DW_MOST_ACROSS);
 }
 

@@ -24,6 +24,7 @@ PATHS = {
     "3x3, many channels": ((1, 7, 7, 512), (3, 3, 1), 1, 1, "same"),
     "3x3, many channels, no padding": ((1, 12, 12, 512), (3, 3, 1), 1, 1, "valid"),
     "3x3 stride 2": ((2, 14, 15, 35), (3, 3, 1), 2, 1, "same"),
+    "3x3 stride 2, outputs of padding alone": ((1, 9, 12, 35), (3, 3, 1), 2, 1, ((3, 4), (5, 4))),
     "5x5": ((1, 14, 14, 17), (5, 5, 1), 1, 1, "same"),
     "5x5 stride 2": ((1, 15, 28, 33), (5, 5, 1), 2, 1, 3),
     "5x5 stride 2, outputs of padding alone": ((1, 9, 11, 80), (5, 5, 1), 2, 1, ((5, 6), (7, 8))),
