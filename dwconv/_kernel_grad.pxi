@@ -53,7 +53,7 @@ cdef enum:
     TERMS = 512               # of a running sum
     COPIED_ROW = 2048         # bytes from which on rows above each other are rivals for the same lines of L1
     LINE_BYTES = 24576        # of the rows of x and grad that a slide along a row touches: a share of L1
-    L1_BYTES = 32768          # 64 sets of 8 lines, the least of today's
+    L1_BYTES = 32768          # 64 sets of 8 lines
     PLANE_BYTES = 24576       # of x and grad of planes taken together: a share of L1
     GROUP_BYTES = 16384       # sums of the channel blocks that take a piece in turn: a share of L1
 

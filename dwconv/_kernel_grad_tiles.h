@@ -242,7 +242,6 @@ DW_INLINE void DW(slide)(const dw_slide *s, const REAL *x, const REAL *g, REAL *
         DW_UNROLL for (int k = K - 1; k > 0; k--) window[k] = window[k - 1];                                            \
         if ((!check_p && p0 == 0) || u < count) window[0] = DW(slide_g)(g + u * g_step, b, g_lanes, mode);              \
         DW_UNROLL for (int rest = 0; rest < S; rest++) {                                                                \
-            if (check_p && S == 2 && !(along & 0x55555555u << rest)) continue;                                          \
             if (ends && (u * S + rest < s->lo || u * S + rest >= s->hi)) continue;                                      \
             VEC halves[DW_MOST_ACROSS];                                                                                 \
             if (mode == DW_HALVES) DW(slide_halves)(x + (u * S + rest) * x_step, m, halves, Q);                         \
@@ -292,10 +291,7 @@ DW_INLINE void DW(slide)(const dw_slide *s, const REAL *x, const REAL *g, REAL *
         } else {
             for (; u < end; u++) {
                 along = dw_bits((u - count + 1) * S, (u + 1) * S);
-                if (S == 2)
-                    along &= (s->lo <= 2 * u && 2 * u < s->hi ? 0x55555555u : 0)
-                             | (s->lo <= 2 * u + 1 && 2 * u + 1 < s->hi ? 0xaaaaaaaau : 0);
-                STEP(0, P, 1, !masked, 0)
+                STEP(0, P, 1, !masked, S > 1)
             }
         }
 #undef LINE
