@@ -75,10 +75,12 @@ def rows(registers):
     planes = table("_tiles.h", "DW_PLANE_UNIT", registers)
     if registers == WIDE:
         planes += table("_tiles.h", "DW_PLANE_TILES", registers)  # those of stride 2
-        for k, s, t in table("_tiles.h", "DW_SHIFTED_TILES", registers):  # one input row: counted for one row of outputs
-            r = -(-k // s)
-            found["a row of a plane, shifted", f"{k} x {k}, stride {s}"] = (
-                f"{r} rows x {t} vectors", loads(r * t, k * k, t, s * (s * t + 1), t * k * k, registers, 1, kept=True))
+    for k, s, t in table("_tiles.h", "DW_SHIFTED_TILES", registers):  # input rows: counted for one row of outputs
+        r = -(-k // s)
+        # with 16 registers a load for each tap column instead of a shift, at stride 2 two for each two of them
+        inputs = s * (s * t + 1) if registers == WIDE else s * -(-k // s) * s * t
+        found["a row of a plane, shifted", f"{k} x {k}, stride {s}"] = (
+            f"{r} rows x {t} vectors", loads(r * t, k * k, t, inputs, t * k * k, registers, 1, kept=True))
     for k, s, t, slide in planes:
         found["a row of a plane", f"{k} x {k}, stride {s}"] = plane(k, s, t, slide, registers)
     for k, t in table("_tiles.h", "DW_FLAT_TILES", registers):

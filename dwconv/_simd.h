@@ -231,10 +231,29 @@ DW_INLINE void DW(store_lanes)(REAL *p, VEC v, MASK m) {
 }
 #endif
 
-/* The first n lanes; by elements where there is no cheap masked store (AMD's AVX2 one is microcoded). */
+/* The first n lanes; by halves or elements where there is no cheap masked store (AMD's AVX2 one is microcoded). */
 DW_INLINE void DW(store_first)(REAL *p, VEC v, ptrdiff_t n) {
 #if DW_BYTES == 64
     DW(store_lanes)(p, v, DW(lanes)(0, n));
+#elif DW_BYTES == 32
+    __m128i half = _mm256_castsi256_si128((__m256i)v);
+    n *= REAL_SIZE;
+    if (n >= 32) {
+        DW(store)(p, v);
+        return;
+    }
+    if (n < 0) return;
+    if (n & 16) {
+        _mm_storeu_si128((__m128i *)p, half);
+        half = _mm256_extracti128_si256((__m256i)v, 1);
+        p += 16 / REAL_SIZE;
+    }
+    if (n & 8) {
+        _mm_storel_epi64((__m128i *)p, half);
+        half = _mm_unpackhi_epi64(half, half);
+        p += 8 / REAL_SIZE;
+    }
+    if (n & 4) _mm_storeu_si32(p, half);
 #else
     REAL lane[LANES];
     DW(store)(lane, v);
@@ -328,6 +347,27 @@ DW_INLINE VEC DW(even)(VEC a, VEC b) {
 #endif
 }
 
+#if DW_BYTES == 32
+/* The same, and the odd lanes, in the order in which one shuffle within 16 bytes leaves them; and a vector from that order or to it. */
+DW_INLINE VEC DW(turned_even)(VEC a, VEC b) {
+#if REAL_SIZE == 4
+    return (VEC)_mm256_shuffle_ps((__m256)a, (__m256)b, 0x88);
+#else
+    return (VEC)_mm256_unpacklo_pd((__m256d)a, (__m256d)b);
+#endif
+}
+
+DW_INLINE VEC DW(turned_odd)(VEC a, VEC b) {
+#if REAL_SIZE == 4
+    return (VEC)_mm256_shuffle_ps((__m256)a, (__m256)b, 0xdd);
+#else
+    return (VEC)_mm256_unpackhi_pd((__m256d)a, (__m256d)b);
+#endif
+}
+
+DW_INLINE VEC DW(turn)(VEC v) { return (VEC)_mm256_permute4x64_pd((__m256d)v, 0xd8); }
+#endif
+
 #if DW_BYTES == 64 && defined(DW_SHUFFLEVECTOR)
 /* Lanes 1, 3, 5, ... of a followed by b. */
 DW_INLINE VEC DW(odd)(VEC a, VEC b) {
@@ -393,6 +433,10 @@ DW_INLINE VEC DW(add_product)(VEC acc, VEC a, VEC b, MASK m) {
     return (VEC)_mm512_mask3_fmadd_ps((__m512)a, (__m512)b, (__m512)acc, (__mmask16)m);
 #elif DW_BYTES == 64
     return (VEC)_mm512_mask3_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)acc, (__mmask8)m);
+#elif DW_BYTES == 32 && REAL_SIZE == 4
+    return (VEC)_mm256_blendv_ps((__m256)acc, (__m256)(acc + a * b), (__m256)m);
+#elif DW_BYTES == 32
+    return (VEC)_mm256_blendv_pd((__m256d)acc, (__m256d)(acc + a * b), (__m256d)m);
 #elif DW_VECTORS
     const VEC sum = acc + a * b;
     return (VEC)((m & (IVEC)sum) | (~m & (IVEC)acc));
