@@ -94,11 +94,12 @@ def rows(registers):
         if (p, q) in ((3, 3), (3, 4), (5, 5), (7, 3)):
             again = q if registers == NARROW and p * q > 9 else 0  # of the oldest gradient
             found["any, kernel gradient", f"{p} x {q} taps of it"] = f"{p} x {q} sums", (q + 1 + again) / (p * q)
-    if registers == WIDE:
-        for k, s, t in table("_kernel_grad_tiles.h", "DW_GRAD_SHIFTED_TILES", registers):
-            # one row of outputs: S input rows, and itself once or, of larger kernels, once for each row that it meets
-            found["a row of a plane, kernel gradient", f"{k} x {k}, stride {s}"] = (
-                f"{k} x {k} sums, {t} vectors", (s * (s * t + 1) + t * (1 if k == 3 else k)) / (k * k * t))
+    for k, s, t in table("_kernel_grad_tiles.h", "DW_GRAD_SHIFTED_TILES", registers):
+        if registers == WIDE:  # one row of outputs: S input rows, and itself once or, for larger kernels, for each that it meets
+            vectors, inputs = f"{t} vectors", (s * (s * t + 1) + t * (1 if k == 3 else k)) / t
+        else:  # each tap column, at stride 2 two loads for each two of them, and itself for each input row that it meets
+            vectors, inputs = "a row", s * -(-k // s) * s + -(-k // s)
+        found["a row of a plane, kernel gradient", f"{k} x {k}, stride {s}"] = f"{k} x {k} sums, {vectors}", inputs / (k * k)
     return found
 
 

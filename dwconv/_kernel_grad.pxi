@@ -24,6 +24,9 @@ cdef extern from *:
     ctypedef struct dw_grad:
         Py_ssize_t kh, kw, sh, sw, xh, xw, gh, gw, row_lo, row_hi, col_lo, col_hi, rows, cols, repeat, period
         Py_ssize_t width, pad, dilation, pixel, ahead
+        const void *x_from
+        const void *x_to
+        const void *g_to
         bint shifted
     void grad_channels_f32(const dw_grad*, const float*, const float*, float*, Py_ssize_t, Py_ssize_t) nogil
     void grad_channels_f64(const dw_grad*, const double*, const double*, double*, Py_ssize_t, Py_ssize_t) nogil
@@ -84,6 +87,7 @@ cdef struct GradPlan:
     bint far                                                  # x and grad are too large for the caches of one worker
     Py_ssize_t parts, per_part                                # of the pieces; pieces of a part, 2**k
     Py_ssize_t gathered, scratch                              # numbers of a worker: for planes, in all
+    Extent x, grad                                            # what may be read
     Py_ssize_t look                                           # pieces between two looks at the signals; 0: none
     Watch watch
 
@@ -230,6 +234,7 @@ cdef inline void add_rows(const GradPlan* p, dw_grad* g, const Unit* u, const re
     for k in range(blocks):
         x_planes[k] = x + (block + k if p.repeat == 1 else (block + k) // p.repeat) * p.xc
         g_planes[k] = grad + (block + k) * p.gc
+    g.x_from, g.x_to, g.g_to = <void*> p.x.lo, <void*> p.x.hi, <void*> p.grad.hi
     if p.gathered:
         unit, c0, c1 = p.period // g.repeat, u.e0 // p.period, u.e1 // p.period
         t0 = dw_max(g.row_lo, 0)
@@ -425,9 +430,11 @@ cdef inline Py_ssize_t near_columns(const GradPlan* p) noexcept nogil:
 
 
 cdef inline bint shifted_serve(const GradPlan* p, Py_ssize_t size) noexcept nogil:
-    """Rows from afar in one block of columns only, since blocks visit every page again (400x400: half as fast as slides)."""
+    """Rows from afar in one block of columns only, since blocks visit every page again (400x400: half as fast as slides).
+
+    With AVX2 whole rows, each with its sums from memory and its borders: those of 33 numbers take 1.4 times as long as planes."""
     cdef const Axis* c = &p.cols
-    if p.rows.dilation * c.dilation != 1 or p.far and c.out > 4 * p.lanes:
+    if p.rows.dilation * c.dilation != 1 or (c.out < 7 * p.lanes if DW_VECTOR_BYTES == 32 else p.far and c.out > 4 * p.lanes):
         return False
     if size == sizeof(float):
         return grad_shifted_serve_f32(p.rows.taps, c.taps, p.rows.stride, c.stride, c.out, c.size, c.pad)
@@ -439,6 +446,8 @@ cdef inline bint planes_win(const GradPlan* p) noexcept nogil:
 
     Measured on rows of 9 to 129 outputs, kernels 3x3 to 9x9, strides 1 and 2: up to which share of its vectors a row loses."""
     cdef Py_ssize_t out = p.cols.out, size = dw_ceil_div(out, p.lanes) * p.lanes, most = 22
+    if p.shifted and DW_VECTOR_BYTES == 32:
+        return False
     if p.shifted and p.taps == 9:
         return out < 12 or 32 * out <= (27 if out <= p.lanes else 21) * size and out <= 2 * p.lanes
     if p.cols.stride > 1 and (p.cols.stride > 2 or p.cols.dilation > 1):
@@ -494,15 +503,16 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
     cdef Py_ssize_t rows = dw_ceil_div(p.rows.out, p.rows.phases), most = TERMS, levels = 2, n, copied
     cdef Py_ssize_t height, numbers = p.rows.size * p.cols.size + p.rows.out * p.cols.out    # of x and grad in a channel
     cdef Py_ssize_t want = dw_max(4 * workers, <Py_ssize_t> min(p.watch.rounds, 32.0))    # a signal waits for the last task
+    cdef bint whole_rows = p.family == ROWS and p.shifted and DW_VECTOR_BYTES == 32
     p.line, p.strip = p.cols.out, p.lanes // p.period * p.period
     if p.family == ROWS:
         p.line = dw_ceil_div(p.cols.out * p.period, p.strip)
-        most = DW_MOST_LINES
+        most = TERMS if whole_rows else DW_MOST_LINES
     elif p.family == CHANNELS:
         most = near_columns(p)
     p.chunks = dw_ceil_div(p.line, most)
     height = TERMS // dw_max(dw_ceil_div(p.line, dw_max(p.chunks, 1)), 1)
-    if p.family == ROWS and (p.period > 1 or p.cols.size * size >= COPIED_ROW):
+    if p.family == ROWS and not whole_rows and (p.period > 1 or p.cols.size * size >= COPIED_ROW):
         height = 32                # copies of them fit the scratch; 16 of 16 strips were 3 % slower
     p.bands = dw_ceil_div(rows, height)
     p.units = p.images * p.rows.phases * p.bands * p.chunks
@@ -538,7 +548,7 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
         levels += 1
         n //= 2
     p.gathered = 0
-    if p.family == PLANES or p.family == PACKED or p.family == ROWS and p.cols.stride == 1 and (
+    if p.family == PLANES or p.family == PACKED or p.family == ROWS and p.cols.stride == 1 and not whole_rows and (
             p.xh * size >= COPIED_ROW or p.period > 1 and (p.xw * p.repeat != p.period or p.gw != p.period)):
         p.gathered = SCRATCH_BYTES // size
     elif p.family == ROWS:
@@ -559,8 +569,9 @@ cdef bint _kernel_grad(bint last, const real[:, :, :, :] x, const real[:, :, :, 
     cdef Py_ssize_t size = sizeof(real), numbers
     cdef Py_ssize_t h = 1 if last else 2, c = 3 if last else 1    # axes of the rows (columns follow) and channels
     cdef real* scratch
-    if (meet(e, extent(<Py_ssize_t> &x[0, 0, 0, 0], x.shape, x.strides, 4, size))
-            or meet(e, extent(<Py_ssize_t> &grad[0, 0, 0, 0], grad.shape, grad.strides, 4, size))):
+    p.x = extent(<Py_ssize_t> &x[0, 0, 0, 0], x.shape, x.strides, 4, size)
+    p.grad = extent(<Py_ssize_t> &grad[0, 0, 0, 0], grad.shape, grad.strides, 4, size)
+    if meet(e, p.x) or meet(e, p.grad):
         return False
     p.rows, p.cols = make_axis(rows), make_axis(cols)
     p.images, p.channels, p.repeat = x.shape[0], w.shape[2], w.shape[2] // x.shape[c]

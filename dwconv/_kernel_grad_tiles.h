@@ -12,12 +12,13 @@
  * Both are one tile.  A step loads one vector of gradients, which the window keeps for the P taps along, and Q vectors of x,
  * each multiplied into P sums: (Q + 1) / (P * Q) loads a multiply-add, 0.44 for 3x3, 0.24 for 5x5, 0.20 for 7x7.  A stride along
  * takes the taps by their remainder, each remainder a slide of its own over every stride-th position; a stride of 2 both at once.
- * Planes of the commonest kernels have a tile that shifts (see there): 3x3 in rows of 56 takes 0.8 times as long.
+ * Planes of the commonest kernels have a tile that shifts (see there): 3x3 in rows of 56 takes 0.8 times as long.  With AVX2 it loads,
+ * row by row, since nothing but the sums stays: 6 loads for 9 multiply-adds, at stride 2 10, in the order of memory.
  *
  * A sum of one tap is one chain of multiply-adds over the outputs in row-major order (kernels one tap wide: column by column; row
  * family: strips of LANES columns, each downwards; shifted tiles: blocks of strips, row by row), whatever the tile: so blocks of
- * taps and channels can be cut anywhere.  What lies outside the image or past the last output is skipped, never multiplied by
- * zero: a NaN reaches the taps that meet it and no others.
+ * taps and channels can be cut anywhere.  What lies outside the image or past the last output is skipped, or both of its factors
+ * are zero: a NaN reaches the taps that meet it and no others.
  *
  * Refused here: argument checks, allocation, threads, and the cut into pieces whose sums are added pairwise (_kernel_grad.pxi).
  */
@@ -40,6 +41,7 @@ typedef struct {
     ptrdiff_t width, pad;     /* row family: pixels of a row, of padding before it */
     ptrdiff_t dilation, pixel; /* row family: of the columns, in pixels; elements from pixel to pixel of x */
     ptrdiff_t ahead;          /* of x and grad in memory: to the next block of channels, to the next strip; else 0 */
+    const void *x_from, *x_to, *g_to; /* row family: x and the end of grad, past which nothing may be read */
     int shifted;              /* row family: by shifted tiles */
 } dw_grad;
 
@@ -86,6 +88,8 @@ enum { DW_MOST_LINES = 8 }; /* strips that a slide of the row family takes, each
 /* Shifted tiles: kernel, stride, vectors of columns at most. */
 #if DW_SHIFTS
 #define DW_GRAD_SHIFTED_TILES(TILE) TILE(3, 1, 4) TILE(5, 1, 4) TILE(3, 2, 4) TILE(5, 2, 4)
+#elif DW_BYTES == 32 /* whole rows, since nothing but the sums stays in registers */
+#define DW_GRAD_SHIFTED_TILES(TILE) TILE(3, 1, 0) TILE(3, 2, 0)
 #else
 #define DW_GRAD_SHIFTED_TILES(TILE)
 #endif
@@ -534,6 +538,136 @@ DW_INLINE void DW(grad_shifted_planes)(const dw_grad *g, const REAL *const *x, c
     }
 }
 
+#elif DW_BYTES == 32
+/* ---- the same along the rows, with loads for the taps across: a shift takes as long, a masked load as several ---- */
+
+/* Input rows r * S and on, and the output rows r, r - 1, ... that they meet; which of them there are. */
+typedef struct {
+    const REAL *x[2], *grad[3];
+    int x_on[2], grad_on[3];
+} DW(dw_grad_row);
+
+/* One vector of outputs, `at` numbers along the row.  border: NULL, or the lanes that each tap column has: others are 0 in x and grad. */
+DW_INLINE void DW(grad_shifted_step)(const DW(dw_grad_row) *row, VEC *sum, ptrdiff_t at, const MASK *border, const int S,
+                                     const int checked) {
+    enum { K = 3 };
+    const int A = (K + S - 1) / S;
+    VEC b[3];
+    DW_UNROLL for (int a = 0; a < A; a++) {
+        if (checked && !row->grad_on[a]) continue;
+        b[a] = DW(load)(row->grad[a] + at);
+        if (S == 2) b[a] = DW(turn)(b[a]);
+    }
+    DW_UNROLL for (int s = 0; s < S; s++) {
+        if (checked && !row->x_on[s]) continue;
+        DW_UNROLL for (int j = 0; j < K; j += S) { /* with stride 2 two tap columns, whose vectors are the same */
+            const REAL *p = row->x[s] + at * S + j;
+            VEC v[2] = {DW(load)(p)};
+            if (S == 2) {
+                const VEC next = DW(load)(p + LANES);
+                v[1] = DW(turned_odd)(v[0], next);
+                v[0] = DW(turned_even)(v[0], next);
+            }
+            DW_UNROLL for (int i = 0; i < S && j + i < K; i++) {
+                if (border) v[i] = (VEC)((IVEC)v[i] & border[j + i]);
+                DW_KEEP(v[i]);
+                DW_UNROLL for (int a = 0; a < A; a++) {
+                    const int tap = (s + a * S) * K + j + i;
+                    if (s + a * S >= K || (checked && !row->grad_on[a])) continue;
+                    sum[tap] = sum[tap] + v[i] * (border ? (VEC)((IVEC)b[a] & border[j + i]) : b[a]);
+                }
+            }
+        }
+    }
+}
+
+/* The vector at `at` of rows past which nothing may be read, from copies. */
+static void DW(grad_shifted_copied)(const DW(dw_grad_row) *row, REAL *acc, ptrdiff_t at, const MASK *border, int S,
+                                    const REAL *const *ends) {
+    DW(dw_grad_row) near = *row;
+    REAL x[2][2 * LANES + 2], grad[3][LANES];
+    for (int s = 0; s < S; s++) {
+        for (ptrdiff_t k = 0; row->x_on[s] && k < S * LANES + 2; k++) {
+            const REAL *p = row->x[s] + at * S + k;
+            x[s][k] = ends[0] <= p && p < ends[1] ? *p : 0;
+        }
+        near.x[s] = x[s] - at * S;
+    }
+    for (int a = 0; a < (S == 1 ? 3 : 2); a++) {
+        for (ptrdiff_t k = 0; row->grad_on[a] && k < LANES; k++) grad[a][k] = row->grad[a] + at + k < ends[2] ? row->grad[a][at + k] : 0;
+        near.grad[a] = grad[a] - at;
+    }
+    if (S == 1) DW(grad_shifted_step)(&near, (VEC *)acc, at, border, 1, 1);
+    else DW(grad_shifted_step)(&near, (VEC *)acc, at, border, 2, 1);
+}
+
+/* One row, its sums in registers meanwhile; a function of its own, since gcc spills sums that are kept from row to row. */
+#define ROW(NAME, S, CHECKED)                                                                                                    \
+    static __attribute__((noinline)) void DW(grad_shifted_##NAME)(const DW(dw_grad_row) *row, REAL *acc, ptrdiff_t last, const MASK (*border)[3]) { \
+        VEC sum[9];                                                                                                              \
+        DW_UNROLL for (int k = 0; k < 9; k++) sum[k] = DW(load)(acc + k * LANES);                                                \
+        DW(grad_shifted_step)(row, sum, 0, border[0], S, CHECKED);                                                               \
+        for (ptrdiff_t at = LANES; at < last; at += LANES) DW(grad_shifted_step)(row, sum, at, NULL, S, CHECKED);                \
+        if (last) DW(grad_shifted_step)(row, sum, last, border[1], S, CHECKED);                                                  \
+        DW_UNROLL for (int k = 0; k < 9; k++) DW(store)(acc + k * LANES, sum[k]);                                                \
+    }
+ROW(whole_1, 1, 0)
+ROW(whole_2, 2, 0)
+ROW(some_1, 1, 1)
+ROW(some_2, 2, 1)
+#undef ROW
+
+/* Output rows 0..g->rows of `vectors` vectors of columns, to the sums acc (3, 3, LANES).  x: tap (0, 0) of output (0, 0); ends: of what
+ * may be read of x and of grad. */
+DW_INLINE void DW(grad_shifted_rows)(const dw_grad *g, const REAL *x, const REAL *grad, REAL *acc, ptrdiff_t vectors,
+                                     const MASK (*border)[3], const REAL *const *ends, const int S) {
+    enum { K = 3 };
+    const int A = (K + S - 1) / S;
+    const ptrdiff_t rows = g->rows, last = (vectors - 1) * LANES;
+    const MASK all[3] = {DW(lanes)(0, LANES), DW(lanes)(0, LANES), DW(lanes)(0, LANES)};
+    for (ptrdiff_t r = 0; r < rows + A - 1; r++) {
+        DW(dw_grad_row) row;
+        int whole = 1, past = 1; /* whether there are all these rows; whether what lies beside them may be read */
+        DW_UNROLL for (int s = 0; s < S; s++) {
+            row.x[s] = x + (r * S + s) * g->xh;
+            row.x_on[s] = g->row_lo <= r * S + s && r * S + s < g->row_hi;
+            whole &= row.x_on[s];
+            past &= !row.x_on[s] || (row.x[s] >= ends[0] && row.x[s] + S * (last + LANES) + 2 <= ends[1]);
+        }
+        DW_UNROLL for (int a = 0; a < A; a++) {
+            row.grad[a] = grad + (r - a) * g->gh;
+            row.grad_on[a] = r >= a && r - a < rows;
+            whole &= row.grad_on[a];
+            past &= !row.grad_on[a] || row.grad[a] + last + LANES <= ends[2];
+        }
+        if (past) (S == 1 ? whole ? DW(grad_shifted_whole_1) : DW(grad_shifted_some_1)
+                          : whole ? DW(grad_shifted_whole_2) : DW(grad_shifted_some_2))(&row, acc, last, border);
+        else for (ptrdiff_t at = 0; at <= last; at += LANES)
+            DW(grad_shifted_copied)(&row, acc, at, at == 0 ? border[0] : at == last ? border[1] : all, S, ends);
+    }
+}
+
+/* grad_rows. */
+DW_INLINE void DW(grad_shifted_planes)(const dw_grad *g, const REAL *const *x, const REAL *const *grad, ptrdiff_t planes, REAL *acc,
+                                       ptrdiff_t e0, ptrdiff_t e1, const int K, const int S, const int most) {
+    const ptrdiff_t vectors = dw_ceil_div(e1 - e0, LANES);
+    MASK border[2][3]; /* of the first vector, of the last */
+    const REAL *ends[3] = {g->x_from, g->x_to, g->g_to};
+    (void)most;
+    for (ptrdiff_t b = 0; b < 2; b++) {
+        const ptrdiff_t c = e0 + b * (vectors - 1) * LANES;
+        for (ptrdiff_t j = 0; j < K; j++) {
+            const ptrdiff_t before = g->pad - j - c * S;
+            border[b][j] = DW(lanes)(dw_ceil_div(before, S), dw_min(dw_ceil_div(before + g->width, S), e1 - c));
+            if (S == 2) border[b][j] = (MASK)DW(turn)((VEC)border[b][j]);
+        }
+    }
+    for (ptrdiff_t k = 0; k < planes; k++, acc += K * K * LANES)
+        DW(grad_shifted_rows)(g, x[k] + e0 * S - g->pad, grad[k] + e0, acc, vectors, (const MASK(*)[3])border, ends, S);
+}
+#endif
+
+#if DW_BYTES >= 32
 #define TILE(K, S, MOST)                                                                                                    \
     static void DW(grad_shifted_##K##_##S)(const dw_grad *g, const REAL *const *x, const REAL *const *grad, ptrdiff_t planes, \
                                            REAL *acc, ptrdiff_t e0, ptrdiff_t e1) {                                         \

@@ -189,6 +189,8 @@ def grid(vector_bytes):
                 yield kind._replace(c=lanes + 1, w=tail, h=4)
         for tail, kernel, stride in itertools.product(tails, (3, 5, 7), (1, 2)):  # as strips: LONG_ROW
             yield Case(**common, h=3, w=192 + tail, size=(kernel,) * 2, strides=(stride,) * 2, workers=1 + (tail % 4 == 0))
+        for tail, stride, gap in itertools.product(tails, (1, 2), (0, 5)):  # read past the ends of rows, but not of planes
+            yield Case(**common, n=2, h=3, w=8 * lanes * stride + tail, c=2, strides=(stride,) * 2, gap=gap)
         for kernel, stride, extra, shift, gap in itertools.product((3, 5), (1, 2), (0, 3), (0, 3), (0, 2 * lanes - 3)):
             # blocks aligned in memory: the distance of pixels is a multiple of lanes, and the first block begins before channel 0
             yield Case(**common, h=4, w=5, c=8 * lanes + extra, size=(kernel,) * 2, strides=(stride,) * 2, shift=shift, gap=gap,
