@@ -557,7 +557,7 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
     p.ahead = 0
     if p.far and p.gathered and p.in_place:
         p.ahead = p.lanes if p.family == PACKED else most * p.strip
-    elif p.far and not p.gathered and (p.family != CHANNELS or p.channels > 4 * p.lanes):
+    elif p.far and not p.gathered and not whole_rows and (p.family != CHANNELS or p.channels > 4 * p.lanes):
         p.ahead = p.lanes
     p.scratch = p.gathered + levels * p.group * p.taps * p.lanes
 

@@ -591,14 +591,14 @@ static void DW(grad_shifted_copied)(const DW(dw_grad_row) *row, REAL *acc, ptrdi
             const REAL *p = row->x[s] + at * S + k;
             x[s][k] = ends[0] <= p && p < ends[1] ? *p : 0;
         }
-        near.x[s] = x[s] - at * S;
+        near.x[s] = x[s];
     }
     for (int a = 0; a < (S == 1 ? 3 : 2); a++) {
         for (ptrdiff_t k = 0; row->grad_on[a] && k < LANES; k++) grad[a][k] = row->grad[a] + at + k < ends[2] ? row->grad[a][at + k] : 0;
-        near.grad[a] = grad[a] - at;
+        near.grad[a] = grad[a];
     }
-    if (S == 1) DW(grad_shifted_step)(&near, (VEC *)acc, at, border, 1, 1);
-    else DW(grad_shifted_step)(&near, (VEC *)acc, at, border, 2, 1);
+    if (S == 1) DW(grad_shifted_step)(&near, (VEC *)acc, 0, border, 1, 1);
+    else DW(grad_shifted_step)(&near, (VEC *)acc, 0, border, 2, 1);
 }
 
 /* One row, its sums in registers meanwhile; a function of its own, since gcc spills sums that are kept from row to row. */
@@ -687,8 +687,9 @@ static int DW(grad_shifted_serve)(ptrdiff_t kh, ptrdiff_t kw, ptrdiff_t sh, ptrd
     return found && DW(borders_serve)(kw, sw, cols, width, pad);
 }
 
-/* Adds output rows 0..g->rows of output elements e0 <= e < e1 (at most DW_MOST_LINES strips, e0 a multiple of one) of some planes to
- * the sums acc (planes, kh, kw, LANES), each lane on its own.  x: tap row 0 of output row 0, its pixel 0; grad: output (0, 0). */
+/* Adds output rows 0..g->rows of output elements e0 <= e < e1 (at most DW_MOST_LINES strips, but whole rows; e0 a multiple of a strip)
+ * of some planes to the sums acc (planes, kh, kw, LANES), each lane on its own.  x: tap row 0 of output row 0, its pixel 0; grad:
+ * output (0, 0). */
 static void DW(grad_rows)(const dw_grad *g, const REAL *const *x, const REAL *const *grad, ptrdiff_t planes, REAL *acc, ptrdiff_t e0,
                           ptrdiff_t e1) {
 #define TILE(K, S, MOST)                                                                                                    \

@@ -2,7 +2,7 @@
  *
  *   x (rows, width), y (rows, cols): a NCHW plane, or a NHWC image with few channels whose rows are flat runs of W*C numbers
  *
- * A part of the template _tiles.h, and bound by what it promises: one chain of multiply-adds per output, padding clipped.
+ * A part of the template _tiles.h, and bound by what it promises: one chain of multiply-adds per output, to which padding adds nothing.
  * Three ways through the rows, K x K taps, stride S, T vectors of outputs wide:
  *
  *   shifted  down the rows with K/S rows of outputs in registers: each input is loaded once, and shifted from its neighbours for the
@@ -340,16 +340,17 @@ DW_INLINE void DW(shifted_lanes)(const dw_geometry *g, DW(dw_shifted_lanes) *m, 
 }
 
 /* As with AVX-512, but a shift takes as long as a load, even of what lies across lines, and a masked load as long as several: so each
- * tap column is loaded, lanes that miss it are 0 in the input and in the weight, and rows are loaded past their ends.  lo, hi: what
- * may be read; rows that would leave it, the first and the last, are copied. */
+ * tap column is loaded, lanes that miss it are 0 in the input and -0 in the weight, which adds -0 and so changes no sum, and rows are
+ * loaded past their ends.  lo, hi: what may be read; rows that would leave it, the first and the last, are copied. */
 DW_INLINE void DW(shifted_rows)(const dw_geometry *g, const REAL *x, const REAL *w, VEC bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1,
                                 const REAL *lo, const REAL *hi, const DW(dw_shifted_lanes) *m, const int K, const int S, const int T) {
     enum { MOST = DW_SHIFTED_VECTORS };
     const int A = (K + S - 1) / S; /* rows of outputs that an input row reaches */
-    const ptrdiff_t xh = g->xh, yh = g->yh, t0 = g->row_lo, t1 = g->row_hi, size = S * T * LANES + K - 1;
+    const ptrdiff_t xh = g->xh, yh = g->yh, t0 = g->row_lo, t1 = dw_min(g->row_hi, (r1 - 1) * S + K), size = S * T * LANES + K - 1;
     VEC acc[3 * MOST], edge[9]; /* edge: weights of vectors that may miss inputs */
     REAL copy[2 * MOST * LANES + 2];
-    DW_UNROLL for (int k = 0; k < K * K; k++) edge[k] = (VEC)((IVEC)DW(splat)(w[k]) & m->in[k % K]);
+    DW_UNROLL for (int k = 0; k < K * K; k++)
+        edge[k] = (VEC)(((IVEC)DW(splat)(w[k]) & m->in[k % K]) | ((IVEC)DW(splat)((REAL)-0.0) & ~m->in[k % K]));
     DW_UNROLL for (int k = 0; k < A * T; k++) acc[k] = bias;
     x += r0 * S * xh;
     y += (r0 - A + 1) * yh;

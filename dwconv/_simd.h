@@ -253,7 +253,7 @@ DW_INLINE void DW(store_first)(REAL *p, VEC v, ptrdiff_t n) {
         half = _mm_unpackhi_epi64(half, half);
         p += 8 / REAL_SIZE;
     }
-    if (n & 4) _mm_storeu_si32(p, half);
+    if (n & 4) _mm_store_ss((float *)p, _mm_castsi128_ps(half));
 #else
     REAL lane[LANES];
     DW(store)(lane, v);

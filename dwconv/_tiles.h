@@ -9,8 +9,8 @@
  *
  * Every output is one chain of multiply-adds, bias first, then the taps in row-major order.  Tiles differ in how many
  * such chains run at once, never in a chain's order: so any tile gives the same bits as any other, and blocks, bands
- * and threads can be cut anywhere.  Padding is clipped, never multiplied: a tile knows which input rows and columns
- * exist and skips the others, so that an infinite weight over padding adds nothing.
+ * and threads can be cut anywhere.  Padding is clipped: a tile knows which input rows and columns exist and skips the
+ * others, or takes 0 for them and -0 for their weight, so that an infinite weight over padding adds nothing.
  *
  * A block of planes can also be turned into channels (gather_planes) and run by channel tiles, which wins where rows are
  * short, strided or the kernel large.
@@ -766,7 +766,8 @@ static int DW(shifted_serve)(const dw_geometry *g) {
 
 /* ... of some planes, xc and yc apart, whose weights and bias follow each other. */
 static void DW(row_block)(DW_ROW_ARGUMENTS, ptrdiff_t planes, ptrdiff_t xc, ptrdiff_t yc) {
-    if (DW(shifted_serve)(g)) {
+    /* where they load, not a few rows of one plane, of which too many are the first or the last (3x112x112, input gradient: 0.8) */
+    if (DW(shifted_serve)(g) && (DW_SHIFTS || planes > 1 || r1 - r0 > DW_PLANE_ROWS)) {
 #define TILE(K, S, MOST) if (g->kh == K && g->sw == S) DW(shifted_##K##_##S)(g, x, w, bias, y, r0, r1, planes, xc, yc);
         DW_SHIFTED_TILES(TILE)
 #undef TILE

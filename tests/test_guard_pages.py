@@ -191,6 +191,9 @@ def grid(vector_bytes):
             yield Case(**common, h=3, w=192 + tail, size=(kernel,) * 2, strides=(stride,) * 2, workers=1 + (tail % 4 == 0))
         for tail, stride, gap in itertools.product(tails, (1, 2), (0, 5)):  # read past the ends of rows, but not of planes
             yield Case(**common, n=2, h=3, w=8 * lanes * stride + tail, c=2, strides=(stride,) * 2, gap=gap)
+        for workers in (1, 2):  # a row of x that no output of its phase reaches, beside those that lie in the padding alone
+            yield Case(**common, h=3, w=33, strides=(2, 2), dilation=(3, 1), padding=((9, 0), (1, 1)), workers=workers)
+            yield Case(**common, h=100, w=1023, strides=(2, 2), padding=((101, 0), (1, 1)), workers=workers)
         for kernel, stride, extra, shift, gap in itertools.product((3, 5), (1, 2), (0, 3), (0, 3), (0, 2 * lanes - 3)):
             # blocks aligned in memory: the distance of pixels is a multiple of lanes, and the first block begins before channel 0
             yield Case(**common, h=4, w=5, c=8 * lanes + extra, size=(kernel,) * 2, strides=(stride,) * 2, shift=shift, gap=gap,

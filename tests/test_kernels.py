@@ -305,6 +305,19 @@ def test_infinite_weights_over_padding(kernels, k, strides):
             np.testing.assert_array_equal(to_last(y, data_format), expected, err_msg=f"{w} {c} {data_format} {dtype.__name__}")
 
 
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("k", [3, 5])
+def test_sign_of_zero_over_padding(kernels, k, strides):
+    """Padding adds nothing, not even a zero with a sign: -0 of bias and of every product stays -0."""
+    for w, c, gap, dtype in itertools.product((4, 7, 30, 40, 66), (1, 3, 17), (0, 5), DTYPES):
+        x, kernel, bias = np.zeros((1, 9, w + gap, c), dtype), np.full((k, k, c, 1), -1, dtype), np.full(c, -0.0, dtype)
+        for data_format in LAYOUTS:
+            wide = layout(x, data_format)
+            narrow = wide[:, :, :w] if data_format == "channels_last" else wide[..., :w]
+            y = dwconv.depthwise_conv2d(narrow, kernel, bias, strides=strides, padding="same", data_format=data_format)
+            assert np.signbit(y).all(), f"{w} {c} {gap} {data_format} {dtype.__name__}"
+
+
 @pytest.mark.parametrize("size", [(3, 3), (5, 5), (7, 7), (1, 6), (6, 1), (2, 2), (4, 5)], ids=str)
 def test_long_rows(kernels, size):
     """Planes run along their rows, in strips of four rows: with all lengths of the last strip and of the last vectors."""
