@@ -562,12 +562,8 @@ DW_INLINE void DW(grad_shifted_step)(const DW(dw_grad_row) *row, VEC *sum, ptrdi
         if (checked && !row->x_on[s]) continue;
         DW_UNROLL for (int j = 0; j < K; j += S) { /* with stride 2 two tap columns, whose vectors are the same */
             const REAL *p = row->x[s] + at * S + j;
-            VEC v[2] = {DW(load)(p)};
-            if (S == 2) {
-                const VEC next = DW(load)(p + LANES);
-                v[1] = DW(turned_odd)(v[0], next);
-                v[0] = DW(turned_even)(v[0], next);
-            }
+            VEC v[2];
+            DW(load_turned)(p, v, S);
             DW_UNROLL for (int i = 0; i < S && j + i < K; i++) {
                 if (border) v[i] = (VEC)((IVEC)v[i] & border[j + i]);
                 DW_KEEP(v[i]);

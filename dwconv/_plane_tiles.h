@@ -258,7 +258,8 @@ DW_INLINE void DW(shifted_inputs)(const REAL *x, VEC *v, const DW(dw_shifted_lan
 
 /* x, y: row 0, the first of the T vectors of columns. */
 DW_INLINE void DW(shifted_rows)(const dw_geometry *g, const REAL *x, const REAL *w, VEC bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1,
-                                const DW(dw_shifted_lanes) m, const int K, const int S, const int T) {
+                                const DW(dw_shifted_lanes) m, const REAL *lo, const REAL *hi, const int K, const int S, const int T) {
+    (void)lo, (void)hi; /* nothing else is loaded */
     const int A = (K + S - 1) / S; /* rows of outputs that an input row reaches */
     VEC wv[9], acc[7 * DW_SHIFTED_VECTORS];
     if (K == 3) DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = DW(splat)(w[k]);
@@ -295,32 +296,6 @@ DW_INLINE void DW(shifted_rows)(const dw_geometry *g, const REAL *x, const REAL 
     }
 }
 
-/* Some planes, xc and yc apart, in blocks of `most` vectors of columns at most.  Masks are made once: they cost as much as some rows. */
-DW_INLINE void DW(shifted_planes)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0,
-                                  ptrdiff_t r1, ptrdiff_t planes, ptrdiff_t xc, ptrdiff_t yc, const int K, const int S, const int most) {
-    DW(dw_shifted_lanes) m[DW_SHIFTED_COLS / LANES / 2 + 1];
-    const ptrdiff_t vectors = dw_ceil_div(g->cols, LANES), blocks = dw_ceil_div(vectors, most);
-    for (ptrdiff_t b = 0, v = 0, end; b < blocks; b++, v = end) {
-        end = vectors * (b + 1) / blocks;
-        DW(shifted_lanes)(g, m + b, v * LANES, end - v);
-    }
-    for (x += g->x0; planes > 0; planes--, x += xc, y += yc, w++) {
-        const VEC start = DW(splat)(bias ? *bias++ : 0);
-        REAL own[49];
-        DW(own_weights)(g, w, own, K);
-        for (ptrdiff_t b = 0, v = 0, end; b < blocks; b++, v = end) {
-            end = vectors * (b + 1) / blocks;
-#define RUN(T) \
-            if (T <= most && end - v == T) DW(shifted_rows)(g, x + v * LANES * S, own, start, y + v * LANES, r0, r1, m[b], K, S, T)
-            RUN(1);
-            RUN(2);
-            RUN(3);
-            RUN(4);
-#undef RUN
-        }
-    }
-}
-
 #elif DW_BYTES == 32
 /* T vectors of columns: how many outputs the last has, and for each tap column the lanes of the first vector (left of the middle) or
  * the last whose inputs exist.  Nothing else is missing where `shifted_serve` says so. */
@@ -343,14 +318,14 @@ DW_INLINE void DW(shifted_lanes)(const dw_geometry *g, DW(dw_shifted_lanes) *m, 
  * tap column is loaded, lanes that miss it are 0 in the input and -0 in the weight, which adds -0 and so changes no sum, and rows are
  * loaded past their ends.  lo, hi: what may be read; rows that would leave it, the first and the last, are copied. */
 DW_INLINE void DW(shifted_rows)(const dw_geometry *g, const REAL *x, const REAL *w, VEC bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1,
-                                const REAL *lo, const REAL *hi, const DW(dw_shifted_lanes) *m, const int K, const int S, const int T) {
+                                const DW(dw_shifted_lanes) m, const REAL *lo, const REAL *hi, const int K, const int S, const int T) {
     enum { MOST = DW_SHIFTED_VECTORS };
     const int A = (K + S - 1) / S; /* rows of outputs that an input row reaches */
     const ptrdiff_t xh = g->xh, yh = g->yh, t0 = g->row_lo, t1 = dw_min(g->row_hi, (r1 - 1) * S + K), size = S * T * LANES + K - 1;
     VEC acc[3 * MOST], edge[9]; /* edge: weights of vectors that may miss inputs */
     REAL copy[2 * MOST * LANES + 2];
     DW_UNROLL for (int k = 0; k < K * K; k++)
-        edge[k] = (VEC)(((IVEC)DW(splat)(w[k]) & m->in[k % K]) | ((IVEC)DW(splat)((REAL)-0.0) & ~m->in[k % K]));
+        edge[k] = (VEC)(((IVEC)DW(splat)(w[k]) & m.in[k % K]) | ((IVEC)DW(splat)((REAL)-0.0) & ~m.in[k % K]));
     DW_UNROLL for (int k = 0; k < A * T; k++) acc[k] = bias;
     x += r0 * S * xh;
     y += (r0 - A + 1) * yh;
@@ -365,15 +340,11 @@ DW_INLINE void DW(shifted_rows)(const dw_geometry *g, const REAL *x, const REAL 
             DW_UNROLL for (int j = 0; j < K; j += S) { /* with stride 2 two tap columns, whose vectors are the same */
                 DW_UNROLL for (int k = 0; k < T; k++) {
                     const REAL *at = from + S * k * LANES + j;
-                    VEC v[2] = {DW(load)(at)};
-                    if (S == 2) {
-                        const VEC b = DW(load)(at + LANES);
-                        v[1] = DW(turned_odd)(v[0], b);
-                        v[0] = DW(turned_even)(v[0], b);
-                    }
+                    VEC v[2];
+                    DW(load_turned)(at, v, S);
                     DW_UNROLL for (int i = 0; i < S && j + i < K; i++) {
                         const int border = (k == 0 && j + i < K / 2) || (k == T - 1 && j + i > K / 2);
-                        if (border) v[i] = (VEC)((IVEC)v[i] & m->in[j + i]);
+                        if (border) v[i] = (VEC)((IVEC)v[i] & m.in[j + i]);
                         DW_UNROLL for (int a = 0; a < A; a++) {
                             const int row = s + (A - 1 - a) * S, tap = row * K + j + i;
                             if (row < K) acc[a * T + k] = acc[a * T + k] + v[i] * (border ? edge[tap] : DW(splat)(w[tap]));
@@ -386,7 +357,7 @@ DW_INLINE void DW(shifted_rows)(const dw_geometry *g, const REAL *x, const REAL 
             if (S == 2) DW_UNROLL for (int k = 0; k < T; k++) acc[k] = DW(turn)(acc[k]);
             DW(clamp_all)(g, acc, T);
             DW_UNROLL for (int k = 0; k < T - 1; k++) DW(store)(y + k * LANES, acc[k]);
-            DW(store_first)(y + (T - 1) * LANES, acc[T - 1], m->out);
+            DW(store_first)(y + (T - 1) * LANES, acc[T - 1], m.out);
         }
         DW_UNROLL for (int a = 0; a < A; a++)
             DW_UNROLL for (int k = 0; k < T; k++) acc[a * T + k] = a < A - 1 ? acc[a * T + T + k] : bias;
@@ -394,18 +365,21 @@ DW_INLINE void DW(shifted_rows)(const dw_geometry *g, const REAL *x, const REAL 
     }
 }
 
+#endif
+
+#if DW_BYTES >= 32
+/* Some planes, xc and yc apart, in blocks of `most` vectors of columns at most.  Masks are made once: they cost as much as some rows. */
 DW_INLINE void DW(shifted_planes)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0,
                                   ptrdiff_t r1, ptrdiff_t planes, ptrdiff_t xc, ptrdiff_t yc, const int K, const int S, const int most) {
-    DW(dw_shifted_lanes) m[3]; /* of the first block, of those in between, of the last */
+    DW(dw_shifted_lanes) m[DW_SHIFTED_COLS / LANES / DW_SHIFTED_LEAST + 1];
     const ptrdiff_t vectors = dw_ceil_div(g->cols, LANES), blocks = dw_ceil_div(vectors, most);
     const ptrdiff_t t0 = dw_max(g->row_lo, r0 * S), t1 = dw_min(g->row_hi, (r1 - 1) * S + K);
     const ptrdiff_t down = (t1 - 1 - t0) * g->xh, over = (planes - 1) * xc; /* either may be negative */
-    const REAL *lo = x + g->x0 + g->pad + t0 * g->xh + dw_min(down, 0) + dw_min(over, 0);
+    const REAL *lo = x + g->x0 + g->pad + t0 * g->xh + dw_min(down, 0) + dw_min(over, 0); /* lo, hi: what may be read */
     const REAL *hi = lo + dw_max(down, -down) + dw_max(over, -over) + g->width;
-#define OF(b) (m + ((b) > 0) + ((b) > 0 && (b) == blocks - 1))
     for (ptrdiff_t b = 0, v = 0, end; b < blocks; b++, v = end) {
         end = vectors * (b + 1) / blocks;
-        DW(shifted_lanes)(g, OF(b), v * LANES, end - v);
+        DW(shifted_lanes)(g, m + b, v * LANES, end - v);
     }
     for (x += g->x0; planes > 0; planes--, x += xc, y += yc, w++) {
         const VEC start = DW(splat)(bias ? *bias++ : 0);
@@ -413,9 +387,9 @@ DW_INLINE void DW(shifted_planes)(const dw_geometry *g, const REAL *x, const REA
         DW(own_weights)(g, w, own, K);
         for (ptrdiff_t b = 0, v = 0, end; b < blocks; b++, v = end) {
             end = vectors * (b + 1) / blocks;
-#define RUN(T)                                                                                                            \
-            if (T <= most && end - v == T)                                                                                \
-                DW(shifted_rows)(g, x + v * LANES * S, own, start, y + v * LANES, r0, r1, lo, hi, OF(b), K, S, T)
+#define RUN(T)                                                                                                     \
+            if (T <= most && end - v == T)                                                                         \
+                DW(shifted_rows)(g, x + v * LANES * S, own, start, y + v * LANES, r0, r1, m[b], lo, hi, K, S, T)
             RUN(1);
             RUN(2);
             RUN(3);
@@ -423,11 +397,8 @@ DW_INLINE void DW(shifted_planes)(const dw_geometry *g, const REAL *x, const REA
 #undef RUN
         }
     }
-#undef OF
 }
-#endif
 
-#if DW_BYTES >= 32
 #define TILE(K, S, MOST)                                                                                                    \
     static void DW(shifted_##K##_##S)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, \
                                       ptrdiff_t r1, ptrdiff_t planes, ptrdiff_t xc, ptrdiff_t yc) {                         \

@@ -366,6 +366,16 @@ DW_INLINE VEC DW(turned_odd)(VEC a, VEC b) {
 }
 
 DW_INLINE VEC DW(turn)(VEC v) { return (VEC)_mm256_permute4x64_pd((__m256d)v, 0xd8); }
+
+/* step 1: a vector; 2: the even and the odd numbers of two, turned. */
+DW_INLINE void DW(load_turned)(const REAL *p, VEC *v, const int step) {
+    const VEC a = DW(load)(p);
+    v[0] = a;
+    if (step == 1) return;
+    const VEC b = DW(load)(p + LANES);
+    v[0] = DW(turned_even)(a, b);
+    v[1] = DW(turned_odd)(a, b);
+}
 #endif
 
 #if DW_BYTES == 64 && defined(DW_SHUFFLEVECTOR)
