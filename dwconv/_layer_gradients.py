@@ -13,7 +13,7 @@ import numpy as np
 from . import _layer_checks as checks
 from . import activations, regularizers
 from ._arrays import common_dtypes, delivered
-from .functional import _activate, depthwise_conv2d, depthwise_conv2d_input_grad, depthwise_conv2d_kernel_grad
+from .functional import depthwise_conv2d, depthwise_conv2d_input_grad, depthwise_conv2d_kernel_grad
 
 _FROM_OUTPUTS = (activations.linear, activations.relu, activations.relu6)  # their slopes can be read from their results
 _PAIRS = (("__call__", "vjp"), ("call", "vjp"), ("losses", "vjp"), ("convolution_op", "convolution_op_vjp"))
@@ -85,7 +85,7 @@ def vjp(layer, inputs, base):
     y = z
     if not at_once:
         y = z.copy()
-        _activate(activation, y)
+        activations._apply(activation, y)
 
     def pullback(output_grad, losses_grad=0.0):
         """`Gradients` of a scalar whose gradient for the outputs is `output_grad`, plus `losses_grad` times the losses'."""

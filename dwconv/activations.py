@@ -12,6 +12,7 @@ longer formulas in `_formulas`.
 """
 
 import functools
+import math
 
 import numpy as np
 
@@ -35,6 +36,27 @@ def gradient(activation):
     if not callable(function):
         raise ValueError(f"{activation!r:.80} has no gradient: give it a function gradient(x, grad) as an attribute")
     return function
+
+
+def _fused(identifier):
+    """(clamp, None) for what the kernels apply themselves, else (None, function)."""
+    function = get(identifier)
+    if function is glu:
+        raise ValueError('activation "glu" halves an axis: apply dwconv.activations.glu to the result instead')
+    for known, clamp in ((linear, ()), (relu, (0.0, math.inf)), (relu6, (0.0, 6.0))):
+        if function is known:
+            return clamp, None
+    return None, function
+
+
+def _apply(function, y):
+    """Puts function(y) in y; built-in functions compute in place, a user's may return what it likes of that shape."""
+    built_in = getattr(function, "__module__", None) == __name__
+    result = function(y, out=y) if built_in else np.asarray(function(y))
+    if result.shape != y.shape:
+        raise ValueError(f"activation returned shape {result.shape} for an array of shape {y.shape}")
+    if result is not y:
+        np.copyto(y, result, casting="same_kind")
 
 
 def _activation(name, text, formula, pullback, *aliases, evaluate=f.at_once):

@@ -97,7 +97,7 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
         raise ValueError(f"bias must have shape {per_output}, one number per output channel, got {given['bias'].shape}")
     if activation is not None:
         activation = activations.get(activation)  # here, since other processes may lack a name that was registered in this one
-        functional._activation(activation)  # refuses what it cannot take
+        activations._fused(activation)  # refuses what it cannot take
     return _lazy(x, given["kernel"], given.get("bias"), plan, dtype, data_format, activation)
 
 

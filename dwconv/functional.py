@@ -4,8 +4,6 @@ All checks are made here and in _plan, once, before anything is allocated or wri
 a caller's code (`__index__`, a class as activation) comes before shapes are looked at.  Nothing here knows the layer or Keras.
 """
 
-import math
-
 import numpy as np
 
 from . import _plan, _runtime
@@ -13,30 +11,6 @@ from ._arrays import COMPUTED, as_array, check_out, common_dtypes, delivered, pa
 from ._plan import hashable
 
 _ndarray = np.ndarray
-_CLAMPS = {"linear": (), "relu": (0.0, math.inf), "relu6": (0.0, 6.0)}  # what the kernels apply themselves
-
-
-def _activation(identifier):
-    """(clamp, None) for what the kernels apply themselves, else (None, function)."""
-    from . import activations  # here, since most calls need none, and it would double the import time
-
-    function = activations.get(identifier)
-    if function is activations.glu:
-        raise ValueError('activation "glu" halves an axis: apply dwconv.activations.glu to the result instead')
-    name = getattr(function, "__name__", None)
-    if name in _CLAMPS and function is getattr(activations, name):
-        return _CLAMPS[name], None
-    return None, function
-
-
-def _activate(function, y):
-    """Puts function(y) in y; built-in functions compute in place, a user's may return what it likes of that shape."""
-    built_in = getattr(function, "__module__", None) == "dwconv.activations"
-    result = function(y, out=y) if built_in else np.asarray(function(y))
-    if result.shape != y.shape:
-        raise ValueError(f"activation returned shape {result.shape} for an array of shape {y.shape}")
-    if result is not y:
-        np.copyto(y, result, casting="same_kind")
 
 
 def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilation_rate=1, data_format="channels_last",
@@ -111,7 +85,11 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
         padding = hashable("padding", padding)
     if type(dilation_rate) is not int:
         dilation_rate = hashable("dilation_rate", dilation_rate)
-    clamp, function = ((), None) if activation is None else _activation(activation)
+    clamp, function = (), None
+    if activation is not None:
+        from . import activations  # here, since most calls need none, and it would double the import time
+
+        clamp, function = activations._fused(activation)
     if workers is not None:
         workers = _runtime.check_workers(workers)
     rows, cols, shape, kernel_shape, work = _plan.forward(x.shape, kernel.shape, strides, padding, dilation_rate, data_format)
@@ -138,7 +116,7 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
         if clamp:
             np.clip(y, *clamp, out=y)
     if function is not None:
-        _activate(function, y)
+        activations._apply(function, y)
     return y if y is out or (out is None and dtype is computed) else delivered(y, out, dtype)
 
 

@@ -44,21 +44,25 @@ def conv(x, kernel, bias=None, strides=1, padding="valid", dilation_rate=1, data
     y = np.zeros((n, oh, ow, c, m), dtype)
     if bias is not None:
         y += bias.astype(dtype).reshape(c, m)
+    inside = [[o for o in range(ow) if 0 <= o * sw + j * dw - left < w] for j in range(kw)]
     with np.errstate(invalid="ignore", over="ignore"):
         for i in range(kh):
             rows = [o for o in range(oh) if 0 <= o * sh + i * dh - top < h]
-            for j in range(kw):
-                cols = [o for o in range(ow) if 0 <= o * sw + j * dw - left < w]
+            for j, cols in enumerate(inside):
                 if rows and cols:
                     i0, j0 = rows[0] * sh + i * dh - top, cols[0] * sw + j * dw - left
                     seen = x[:, i0 : i0 + len(rows) * sh : sh, j0 : j0 + len(cols) * sw : sw][:, : len(rows), : len(cols)]
                     y[:, rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1] += seen[..., None] * kernel[i, j]
-    y = y.reshape(n, oh, ow, c * m)
+    y = activated(y.reshape(n, oh, ow, c * m), activation)
+    return y.transpose(0, 3, 1, 2) if data_format == "channels_first" else y
+
+
+def activated(y, activation):
     if activation in ("relu", "relu6"):
         y = np.where(y < 0, 0, y)
     if activation == "relu6":
         y = np.where(y > 6, 6, y)
-    return y.transpose(0, 3, 1, 2) if data_format == "channels_first" else y
+    return y
 
 
 def bound(x, kernel, bias=None, *, eps, **options):
@@ -71,7 +75,7 @@ def bound(x, kernel, bias=None, *, eps, **options):
 def integers(shape, seed, most=9, dtype=np.float64):
     """Integers of magnitude 1 to `most`, so that every sum of a test is exact and no term is lost in a zero."""
     rng = np.random.default_rng(seed)
-    return (rng.integers(1, most, shape, endpoint=True) * rng.choice([-1, 1], shape)).astype(dtype)
+    return (rng.integers(1, most, shape, endpoint=True) * (2 * rng.integers(2, size=shape) - 1)).astype(dtype)
 
 
 def windows(size, taps, stride, dilation, padding, axis):

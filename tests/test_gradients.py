@@ -24,6 +24,7 @@ from test_kernels import (
     PADDINGS,
     PATHS,
     SENTINEL,
+    assert_equal,
     calls,
     guarded,
     layout,
@@ -65,11 +66,11 @@ def check(shape, kernel_shape, most=9, **options):
         kernel_, _ = guarded(kernel.shape, dtype, np.nan, kernel)
         out, whole = guarded(x_.shape, dtype, SENTINEL)
         result = input_grad(grad_, kernel_, x_.shape, data_format=data_format, out=out, **options)
-        np.testing.assert_array_equal(to_last(result, data_format), for_x, err_msg=f"input gradient, {message}")
+        assert_equal(to_last(result, data_format), for_x, f"input gradient, {message}")
         assert untouched(out, whole), f"wrote outside out: {message}"
         out, whole = guarded(kernel.shape, dtype, SENTINEL)
         result = kernel_grad(x_, grad_, kernel_shape[:2], data_format=data_format, out=out, **options)
-        np.testing.assert_array_equal(result, for_kernel, err_msg=f"kernel gradient, {message}")
+        assert_equal(result, for_kernel, f"kernel gradient, {message}")
         assert untouched(out, whole), f"wrote outside out: {message}"
 
 
