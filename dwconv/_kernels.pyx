@@ -130,7 +130,7 @@ cdef enum:
     TURNED_ROWS = 4           # of planes taken as channels at least, so that tiles have their full height
     STAGED_BYTES = 128        # of each of those pixels at a time, or half: less fetches lines twice, more fits fewer rows
     STAGED_MAP = 16384        # of a map up to which those bytes are twice as many: fewer visits to the page of each pixel
-    FAR_BYTES = 6291456       # of x and y: beyond, what the next copy or slide takes is fetched while this one is used
+    FAR_BYTES = 6291456       # of x and y: beyond, what is used next is fetched while this is used, and see `far` in _tiles.h
     STREAM_BYTES = 25165824   # the same: beyond, they come from memory, which is fast along rows only (L3 here: 32 MB, shared)
     LONG_ROW = 192            # numbers: planes with longer rows are run along them
     UNEVEN = 8                # parts of a worker from which on one more or less does not matter
@@ -536,7 +536,7 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
         last = False          # the same numbers in the same order: one plane
     p.watch = make_watch(<double> p.images * p.channels * p.rows.out * p.cols.out * p.rows.taps * p.cols.taps, workers)
     touched = size * p.images * p.channels * (p.rows.size * p.cols.size // p.repeat + p.rows.out * p.cols.out)
-    p.geometry.far, p.geometry.stream = touched > FAR_BYTES, touched > STREAM_BYTES
+    p.geometry.far, p.geometry.stream = dw_min(touched // FAR_BYTES, 2), touched > STREAM_BYTES
     p.geometry.clamp = len(clamp) == 2
     p.geometry.lo, p.geometry.hi = clamp if clamp else (0.0, 0.0)
     p.geometry.pad, p.geometry.period, p.geometry.repeat, p.geometry.cols = 0, 1, 1, p.cols.out

@@ -45,7 +45,7 @@ typedef struct {
     ptrdiff_t width, pad;     /* row tiles: input elements of a row; how far before it tap 0 of output 0 lies */
     ptrdiff_t repeat;         /* depth multiplier where the outputs of a channel are neighbours, else 1 */
     ptrdiff_t period;         /* row tiles: after how many elements the weights of a row repeat */
-    int far;                  /* x and y are too large for the caches of one worker */
+    int far;                  /* x and y by 6 MB: from 1 on they are too large for the caches of one worker, from 2 on see `in_order` */
     int stream;               /* ... for all caches */
     int strips;               /* row tiles: along the rows in strips, not down the columns */
     int compact;              /* flat rows: weights do not repeat, inputs are neighbours */
@@ -542,7 +542,7 @@ DW_INLINE void DW(row_any)(
 #ifndef DW_TABLES_ONCE
 #define DW_TABLES_ONCE
 /*   kernel, stride, rows at most, columns, whether a tile of columns takes all channel blocks in turn, and when (the first that fits):
- *   1: x and y come from memory, which is fast in order: one column a tile keeps each row one stream of addresses; and (AVX2) pixels
+ *   1: x and y come from afar, where what is in order is fast: one column a tile keeps each row one stream of addresses; and (AVX2) pixels
  *      2 KB apart at stride 2, one pixel a tile, whose inputs then fit the sets that they share (14x14x512: 1.2 times as fast as staged);
  *   2: the last tile of a row repeats fewer columns than one of seven would (8x8 maps: 1.6 times faster); 0: always.
  *
@@ -612,6 +612,12 @@ static inline int dw_wraps(ptrdiff_t kh, ptrdiff_t kw, ptrdiff_t sh, ptrdiff_t s
 
 #include "_plane_tiles.h"
 
+/* Whether x and y come from so far that what matters is the order of memory: beyond the caches or, with AVX2, beyond 12 MB, if pixels are
+ * not too short for it (145x145x100 1.33 times, 4 x 28x28x512 1.5; of 24 channels 0.92; 7 MB 0.8).  Not measured with other vectors. */
+DW_INLINE int DW(in_order)(const dw_geometry *g) {
+    return g->stream || (DW_BYTES == 32 && g->far > 1 && g->xw * REAL_SIZE >= 256);
+}
+
 #define STRIP(row, R) DW(channel_strip)(g, x, w, INNER_ ? NULL : wv, bias, y, row, first, blocks, channels, NULL, K_, S_, R, T_, DW_PLAIN)
 #define TILE(K, S, R, T, INNER, WHEN)                                                                                       \
     static void DW(channel_##K##_##S##_##T)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, \
@@ -619,7 +625,7 @@ static inline int dw_wraps(ptrdiff_t kh, ptrdiff_t kw, ptrdiff_t sh, ptrdiff_t s
         enum { K_ = K, S_ = S, T_ = T, INNER_ = INNER };                                                                   \
         VEC wv[K * K];                                                                                                     \
         if (!INNER) DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = DW(load)(w + k / K * g->wh + k % K * g->ww);         \
-        DW_STRIPS(R, g->sh > g->kh || (T == 1 && !g->stream), STRIP);                                                      \
+        DW_STRIPS(R, g->sh > g->kh || (T == 1 && !DW(in_order)(g)), STRIP);                                                      \
     }
 DW_CHANNEL_TILES(TILE)
 #undef TILE
@@ -661,7 +667,7 @@ DW_CHANNEL_ANY(partial, DW_PARTIAL)
 
 /* Strides of 2 take four columns where seven fit as well: 5 to 10 % less time. */
 DW_INLINE int DW(tile_serves)(const dw_geometry *g, const int S, const int T, const int when) {
-    if (when == 1) return g->stream || (DW_BYTES == 32 && S == 2 && g->xw * REAL_SIZE % 2048 == 0);
+    if (when == 1) return DW(in_order)(g) || (DW_BYTES == 32 && S == 2 && g->xw * REAL_SIZE % 2048 == 0);
     return when == 0 || dw_ceil_div(g->cols, T) * T < dw_ceil_div(g->cols, 7) * 7 + (S == 2);
 }
 

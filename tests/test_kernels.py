@@ -331,10 +331,13 @@ def test_long_rows(kernels, size):
         check((1, h, w, c), (*size, 1), padding=((3, 12), (size[1], 1)), dilation_rate=(1 + h % 2, 1 + w % 3))
 
 
-@pytest.mark.parametrize(("size", "strides"), [(420, 1), (520, 2)])
-def test_larger_than_caches(kernels, size, strides):
-    """More than STREAM_BYTES, so that the tiles go along the rows in both layouts."""
-    check((1, size, size, 18), (3, 3, 1), padding="same", strides=strides)
+AFAR = [(420, 18, 3, 1), (520, 18, 3, 2), (149, 72, 3, 1), (190, 72, 3, 2), (57, 512, 3, 1), (600, 3, 5, 1)]
+
+
+@pytest.mark.parametrize(("size", "channels", "taps", "strides"), AFAR)
+def test_larger_than_caches(kernels, size, channels, taps, strides):
+    """More than STREAM_BYTES, where tiles go along the rows in both layouts, or one or two FAR_BYTES."""
+    check((1, size, size, channels), (taps, taps, 1), padding="same", strides=strides)
 
 
 @geometries
