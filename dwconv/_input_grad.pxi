@@ -112,7 +112,7 @@ cdef void grad_window(const Plan* p, const Axis* rows, const Axis* cols, const r
     g.wh, g.ww = -rows.step * p.wh, -cols.step * p.ww
     g.pad, g.width = cols.pad, cols.out
     if dw_grad_pairs(cols.taps, cols.stride, cols.dilation) and channels >= lanes:
-        g.ww, g.yw, g.cols = p.ww, p.yw, cols.size
+        g.ww, g.yw, g.cols, g.far = p.ww, p.yw, cols.size, p.geometry.far
         for i in range(0, rows.size, 2):
             for k in range(dw_min(rows.size - i, 2)):
                 th = taps_of(rows, i + k)
@@ -412,7 +412,7 @@ cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :
                       tuple rows, tuple cols, int workers) except -1:
     cdef Plan p
     cdef Tiling t
-    cdef Py_ssize_t size = sizeof(real), lanes = lanes_of(sizeof(real))
+    cdef Py_ssize_t size = sizeof(real), lanes = lanes_of(sizeof(real)), touched
     cdef Py_ssize_t h = 1 if last else 2, c = 3 if last else 1    # axes of the rows (columns follow) and channels
     cdef Extent e = extent(<Py_ssize_t> &x_grad[0, 0, 0, 0], x_grad.shape, x_grad.strides, 4, size)
     cdef real* scratch = NULL
@@ -432,6 +432,8 @@ cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :
     p.watch = make_watch(<double> p.images * p.channels * p.rows.out * p.cols.out * p.rows.taps * p.cols.taps, workers)
     if last and p.channels == 1 and (p.xw == 1 or p.cols.out == 1) and (p.yw == 1 or p.cols.size == 1):
         last = False          # one plane
+    touched = size * p.images * p.channels * (p.rows.size * p.cols.size // p.repeat + p.rows.out * p.cols.out)
+    p.geometry.far = dw_min(touched // FAR_BYTES, 2)
     t.rows = 0
     pairs = (not last and p.repeat == 1 and p.rows.taps == p.cols.taps
              and dw_grad_pairs(p.rows.taps, p.rows.stride, p.rows.dilation)

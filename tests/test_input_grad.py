@@ -167,6 +167,12 @@ def test_pairs_of_columns(kernels, k):
         check((4, w, c), (k, k, 1), 2, 1, ((pad, 2), (pad, pad + k)), 1)
 
 
+@pytest.mark.parametrize(("w", "pad"), [(7, 1), (8, 0)])
+def test_pairs_from_afar(kernels, w, pad):
+    """Two FAR_BYTES, where a tile is one pair of columns."""
+    check((6, w, 66), (3, 3, 1), 2, 1, ((1, 1), (pad, 1)), 970)
+
+
 @st.composite
 def geometries(draw):
     few, pairs = st.integers(1, 4), lambda s: st.tuples(s, s)
