@@ -121,7 +121,7 @@ DW_INLINE void DW(grad_strip_of)(
 static void DW(grad_strip)(const dw_geometry *g, ptrdiff_t taps, const REAL *x, const REAL *w, REAL *y, const dw_grad_row *rows,
                            ptrdiff_t count, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels) {
 #define TILE(K, P, T)                                                                                              \
-    if (taps == K && (g->pad & 1) == P && (T > 1 || DW(in_order)(g))) {                                             \
+    if (taps == K && (g->pad & 1) == P && (T > 1 || DW(in_order)(g))) {                                            \
         DW(grad_strip_of)(g, x, w, y, rows, count, first, blocks, channels, K, P, T);                              \
         return;                                                                                                    \
     }

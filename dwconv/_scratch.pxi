@@ -55,6 +55,7 @@ cdef void scratch_blocks(Plan* p, const Band* band, const real* scratch, Py_ssiz
     cdef Phase rows, cols
     g.xw, g.xh = p.cols.dilation * channels, p.rows.dilation * p.cols.size * channels
     g.yw, g.yh = p.cols.phases * col, p.rows.phases * row
+    g.far, g.stream = 0, 0    # the scratch is near
     for fh in range(p.rows.phases):
         rows = make_phase(&p.rows, fh)
         for fw in range(p.cols.phases):
@@ -122,9 +123,9 @@ cdef void staged_task(const Plan* shared, Py_ssize_t task, const real* x, const 
         for r in range(band.in0, band.in1):
             copied = scratch + (r - band.in0) * p.cols.size * channels
             if real is float:
-                copy_pixels_f32(x + r * p.xh + c, p.cols.size, p.xw, channels, copied, p.geometry.far)
+                copy_pixels_f32(x + r * p.xh + c, p.cols.size, p.xw, channels, copied, shared.geometry.far)
             else:
-                copy_pixels_f64(x + r * p.xh + c, p.cols.size, p.xw, channels, copied, p.geometry.far)
+                copy_pixels_f64(x + r * p.xh + c, p.cols.size, p.xw, channels, copied, shared.geometry.far)
         scratch_blocks(&p, &band, scratch, channels, near_weights(&p, w + c, channels, scratch), bias + c if bias else bias,
                        y + c, p.yh, p.yw)
 

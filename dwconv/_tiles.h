@@ -625,7 +625,7 @@ DW_INLINE int DW(in_order)(const dw_geometry *g) {
         enum { K_ = K, S_ = S, T_ = T, INNER_ = INNER };                                                                   \
         VEC wv[K * K];                                                                                                     \
         if (!INNER) DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = DW(load)(w + k / K * g->wh + k % K * g->ww);         \
-        DW_STRIPS(R, g->sh > g->kh || (T == 1 && !DW(in_order)(g)), STRIP);                                                      \
+        DW_STRIPS(R, g->sh > g->kh || (T == 1 && !DW(in_order)(g)), STRIP);                                                \
     }
 DW_CHANNEL_TILES(TILE)
 #undef TILE
