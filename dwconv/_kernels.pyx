@@ -133,7 +133,7 @@ cdef enum:
     FAR_BYTES = 6291456       # of x and y: beyond, what is used next is fetched while this is used, and see `far` in _tiles.h
     STREAM_BYTES = 25165824   # the same: beyond, they come from memory, which is fast along rows only (L3 here: 32 MB, shared)
     LONG_ROW = 192            # numbers: planes with longer rows are run along them
-    FEW_PAGES = 65536         # bytes: larger planes too, if they come from memory (16 x 56x56x72 down its columns: 1.5 times as fast)
+    FEW_PAGES = 65536         # bytes: larger planes too, if they come from memory (16 x 56x56x72 by columns: 1.5 times as fast)
     UNEVEN = 8                # parts of a worker from which on one more or less does not matter
     ROUND = 1 << 26           # multiply-adds of a worker between two looks at the signals: 1 ms here, at worst a third of 1 s
 
