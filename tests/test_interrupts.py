@@ -32,6 +32,8 @@ import faulthandler, os, signal, sys, threading, time
 import numpy as np
 import dwconv
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it for what it starts in the background
+
 def prepare(function, layout, shape, k, dilation, array):
     '''A call, ready to be made, of a function for images (N, H, W, C), k x k taps and padding "same".'''
     n, h, w, c = shape
