@@ -267,6 +267,7 @@ cdef void grad_block_task(const Plan* p, bint last, Tiling t, Py_ssize_t task, c
     local.yh, local.yw = cols.size * lanes, lanes
     if not last:
         local.xh, local.xw = cols.out * lanes, lanes
+    local.geometry.far = 0    # the scratch is near
     total = out
     if p.repeat > 1:
         total = out + pixels * lanes

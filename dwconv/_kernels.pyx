@@ -133,7 +133,7 @@ cdef enum:
     FAR_BYTES = 6291456       # of x and y: beyond, what is used next is fetched while this is used, and see `far` in _tiles.h
     STREAM_BYTES = 25165824   # the same: beyond, they come from memory, which is fast along rows only (L3 here: 32 MB, shared)
     LONG_ROW = 192            # numbers: planes with longer rows are run along them
-    FEW_PAGES = 65536         # bytes: larger planes too, if they come from memory (16 x 56x56x72 by columns: 1.5 times as fast)
+    FEW_PAGES = 65536         # bytes of a plane from memory that shifted tiles take (16 x 56x56x72 1.5 times, 145x145 0.75)
     UNEVEN = 8                # parts of a worker from which on one more or less does not matter
     ROUND = 1 << 26           # multiply-adds of a worker between two looks at the signals: 1 ms here, at worst a third of 1 s
 
@@ -437,7 +437,9 @@ cdef inline void fill_rows(Plan* p, Py_ssize_t size) noexcept nogil:
     g.sw = p.cols.stride
     g.pad = p.cols.pad * p.unit
     g.width = p.cols.size * p.unit
-    g.strips = g.width >= LONG_ROW or g.stream and p.rows.size * g.width * size > FEW_PAGES
+    g.strips = 0
+    if g.stream or g.width >= LONG_ROW:
+        g.strips = 2 if g.width >= LONG_ROW or p.rows.size * g.width * size > FEW_PAGES else 1
 
 
 cdef void run_rows(Plan* p, const real* x, const real* w, const real* bias, real* y, int workers) noexcept nogil:

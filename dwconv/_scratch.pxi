@@ -72,8 +72,9 @@ cdef inline bint shares_sets(const Plan* p, Py_ssize_t pitch) noexcept nogil:
     """Whether pixels `pitch` bytes apart, powers of two, lose the nearest cache to each other before a tile needs them again."""
     if DW_VECTOR_BYTES != 32:
         return pitch % 2048 == 0
-    if p.rows.taps == p.cols.taps == 3 and p.rows.step == p.cols.step <= 2 and (p.rows.step == 2 or p.geometry.far > 1):
-        return False          # tiles of one column, see the tables of _tiles.h: so few pixels that they fit
+    if p.rows.taps == p.cols.taps == 3 and p.rows.step == p.cols.step <= 2 and (
+            p.rows.step == 2 or p.geometry.far > 1 and p.cols.dilation * pitch % 4096 != 0):
+        return False          # tiles of one column, see the tables of _tiles.h
     if p.rows.taps * p.cols.taps <= 9:   # takes all channels in turn: the pixels of one tile
         return p.cols.dilation * pitch % 2048 == 0
     # half a line at a time: the rows that the kernel spans, in a cache of 8 ways of 64 lines (28x28x256 5x5: 1.6 times as fast)

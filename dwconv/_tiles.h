@@ -47,7 +47,7 @@ typedef struct {
     ptrdiff_t period;         /* row tiles: after how many elements the weights of a row repeat */
     int far;                  /* x and y by 6 MB: from 1 on they are too large for the caches of one worker, from 2 on see `in_order` */
     int stream;               /* ... for all caches */
-    int strips;               /* row tiles: along the rows in strips, not down the columns */
+    int strips;               /* row tiles: along the rows in strips, not down the columns; 2: nor by shifted tiles */
     int compact;              /* flat rows: weights do not repeat, inputs are neighbours */
     int packed;               /* channel tiles that take all blocks in turn: w is the taps of the first block, of the next, ... */
     int clamp;                /* whether outputs are clamped to lo..hi */
@@ -543,7 +543,7 @@ DW_INLINE void DW(row_any)(
 #define DW_TABLES_ONCE
 /*   kernel, stride, rows at most, columns, whether a tile of columns takes all channel blocks in turn, and when (the first that fits):
  *   1: x and y come from afar, where what is in order is fast: one column a tile keeps each row one stream of addresses; and (AVX2) pixels
- *      2 KB apart at stride 2, one pixel a tile, whose inputs then fit the sets that they share (14x14x512: 1.2 times as fast as staged);
+ *      2 KB apart at stride 2, from near one pixel a tile, whose inputs then fit the sets that they share (14x14x512: 1.2 times as fast as staged);
  *   2: the last tile of a row repeats fewer columns than one of seven would (8x8 maps: 1.6 times faster); 0: always.
  *
  * 7 columns, because the maps of the usual networks are 7 * 2^n wide; 2 x 7 accumulators leave registers for the 9 weights of a
@@ -612,10 +612,11 @@ static inline int dw_wraps(ptrdiff_t kh, ptrdiff_t kw, ptrdiff_t sh, ptrdiff_t s
 
 #include "_plane_tiles.h"
 
-/* Whether x and y come from so far that what matters is the order of memory: beyond the caches or, with AVX2, beyond 12 MB, if pixels are
- * not too short for it (145x145x100 1.33 times, 4 x 28x28x512 1.5; of 24 channels 0.92; 7 MB 0.8).  Not measured with other vectors. */
+/* Whether x and y come from so far that what matters is the order of memory: beyond the caches or, with AVX2, beyond 12 MB, if tap
+ * columns are not too close together (145x145x100 1.33 times, 4 x 28x28x512 1.5; of 24 channels 0.92; 7 MB 0.8) or 4 KB apart (16 x
+ * 7x7x2048 0.79).  Not measured with other vectors. */
 DW_INLINE int DW(in_order)(const dw_geometry *g) {
-    return g->stream || (DW_BYTES == 32 && g->far > 1 && g->xw * REAL_SIZE >= 256);
+    return g->stream || (DW_BYTES == 32 && g->far > 1 && g->xw * REAL_SIZE >= 256 && g->xw * REAL_SIZE % 4096 != 0);
 }
 
 #define STRIP(row, R) DW(channel_strip)(g, x, w, INNER_ ? NULL : wv, bias, y, row, first, blocks, channels, NULL, K_, S_, R, T_, DW_PLAIN)
@@ -768,7 +769,7 @@ static int DW(shifted_serve)(const dw_geometry *g) {
 #define TILE(K, S, MOST) if (g->kh == K && g->kw == K && g->sh == S && g->sw == S) most = MOST;
     DW_SHIFTED_TILES(TILE)
 #undef TILE
-    return most && g->xw == 1 && g->period == 1 && g->cols <= (g->far && g->strips ? most * LANES : DW_SHIFTED_COLS)
+    return most && g->xw == 1 && g->period == 1 && g->cols <= (g->far && g->strips > 1 ? most * LANES : DW_SHIFTED_COLS)
            && DW(borders_serve)(g->kw, g->sw, g->cols, g->width, g->pad);
 }
 
