@@ -267,7 +267,6 @@ cdef void grad_block_task(const Plan* p, bint last, Tiling t, Py_ssize_t task, c
     local.yh, local.yw = cols.size * lanes, lanes
     if not last:
         local.xh, local.xw = cols.out * lanes, lanes
-    local.geometry.far = 0    # the scratch is near
     total = out
     if p.repeat > 1:
         total = out + pixels * lanes
@@ -413,7 +412,7 @@ cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :
                       tuple rows, tuple cols, int workers) except -1:
     cdef Plan p
     cdef Tiling t
-    cdef Py_ssize_t size = sizeof(real), lanes = lanes_of(sizeof(real)), touched
+    cdef Py_ssize_t size = sizeof(real), lanes = lanes_of(sizeof(real))
     cdef Py_ssize_t h = 1 if last else 2, c = 3 if last else 1    # axes of the rows (columns follow) and channels
     cdef Extent e = extent(<Py_ssize_t> &x_grad[0, 0, 0, 0], x_grad.shape, x_grad.strides, 4, size)
     cdef real* scratch = NULL
@@ -433,8 +432,6 @@ cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :
     p.watch = make_watch(<double> p.images * p.channels * p.rows.out * p.cols.out * p.rows.taps * p.cols.taps, workers)
     if last and p.channels == 1 and (p.xw == 1 or p.cols.out == 1) and (p.yw == 1 or p.cols.size == 1):
         last = False          # one plane
-    touched = size * p.images * p.channels * (p.rows.size * p.cols.size // p.repeat + p.rows.out * p.cols.out)
-    p.geometry.far = dw_min(touched // FAR_BYTES, 2)
     t.rows = 0
     pairs = (not last and p.repeat == 1 and p.rows.taps == p.cols.taps
              and dw_grad_pairs(p.rows.taps, p.rows.stride, p.rows.dilation)
@@ -442,6 +439,9 @@ cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :
     # rows of some width without gaps between what a phase writes go through row tiles, other planes are taken as channels
     if p.repeat > 1 if last else not pairs and p.channels >= lanes and (p.cols.stride > 1 or p.cols.size <= 14):
         t = grad_tiling(&p, last, size)
+    p.geometry.far = 0        # of the scratch
+    if not t.rows:
+        p.geometry.far = dw_min(touched_bytes(&p.rows, &p.cols, p.images, p.channels, p.repeat, size) // FAR_BYTES, 2)
     if t.rows or not last:
         scratch = <real*> aligned_alloc(64, workers * SCRATCH_BYTES)
         if not scratch:

@@ -585,7 +585,7 @@ cdef bint _kernel_grad(bint last, const real[:, :, :, :] x, const real[:, :, :, 
     p.wh, p.ww = elements(w.strides[0], w.shape[0], size), elements(w.strides[1], w.shape[1], size)
     p.watch = make_watch(<double> p.images * p.channels * p.rows.out * p.cols.out * p.rows.taps * p.cols.taps, workers)
     p.lanes, p.taps = lanes_of(size), w.shape[0] * w.shape[1]
-    p.far = size * p.images * p.channels * (p.rows.size * p.cols.size // p.repeat + p.rows.out * p.cols.out) > FAR_BYTES
+    p.far = touched_bytes(&p.rows, &p.cols, p.images, p.channels, p.repeat, size) > FAR_BYTES
     p.family = choose_family(&p, last, size)
     p.period = p.channels if last and p.family == ROWS else 1
     set_head(&p, &x[0, 0, 0, 0], &grad[0, 0, 0, 0])

@@ -232,6 +232,12 @@ cdef inline Axis make_axis(tuple axis):
     return a
 
 
+cdef inline Py_ssize_t touched_bytes(const Axis* rows, const Axis* cols, Py_ssize_t images, Py_ssize_t channels,
+                                     Py_ssize_t repeat, Py_ssize_t size) noexcept nogil:
+    """Of inputs and outputs; channels, repeat: of a plan."""
+    return size * images * channels * (rows.size * cols.size // repeat + rows.out * cols.out)
+
+
 cdef inline Phase make_phase(const Axis* a, Py_ssize_t f) noexcept nogil:
     cdef Phase p
     p.first = f * a.stride - a.pad
@@ -538,7 +544,7 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
     if last and channels == 1 and (p.xw == 1 or p.cols.size == 1) and (p.yw == 1 or p.cols.out == 1):
         last = False          # the same numbers in the same order: one plane
     p.watch = make_watch(<double> p.images * p.channels * p.rows.out * p.cols.out * p.rows.taps * p.cols.taps, workers)
-    touched = size * p.images * p.channels * (p.rows.size * p.cols.size // p.repeat + p.rows.out * p.cols.out)
+    touched = touched_bytes(&p.rows, &p.cols, p.images, p.channels, p.repeat, size)
     p.geometry.far, p.geometry.stream = dw_min(touched // FAR_BYTES, 2), touched > STREAM_BYTES
     p.geometry.clamp = len(clamp) == 2
     p.geometry.lo, p.geometry.hi = clamp if clamp else (0.0, 0.0)

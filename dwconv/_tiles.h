@@ -543,7 +543,8 @@ DW_INLINE void DW(row_any)(
 #define DW_TABLES_ONCE
 /*   kernel, stride, rows at most, columns, whether a tile of columns takes all channel blocks in turn, and when (the first that fits):
  *   1: x and y come from afar, where what is in order is fast: one column a tile keeps each row one stream of addresses; and (AVX2) pixels
- *      2 KB apart at stride 2, from near one pixel a tile, whose inputs then fit the sets that they share (14x14x512: 1.2 times as fast as staged);
+ *      2 KB apart at stride 2, from near one pixel a tile, whose inputs then fit the sets that they share (14x14x512: 1.2 times as
+ *      fast as staged);
  *   2: the last tile of a row repeats fewer columns than one of seven would (8x8 maps: 1.6 times faster); 0: always.
  *
  * 7 columns, because the maps of the usual networks are 7 * 2^n wide; 2 x 7 accumulators leave registers for the 9 weights of a
