@@ -208,6 +208,16 @@ def test_widths_of_large_kernels(kernels, size, strides):
         check((1, 9, w, 18), (size, size, 1), padding="same", strides=strides)
 
 
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("k", [3, 5, 7])
+def test_borders_of_narrow_maps(kernels, k, strides):
+    """Tiles as wide as the map, or half as wide, know the borders where padding is half a kernel; any other is theirs too."""
+    for out, left, right in itertools.product((7, 8, 14, 16), (0, 1, 2, 3), (0, 1, 2, 3)):
+        w = (out - 1) * strides + k - left - right
+        for c in (18, 40):
+            check((1, 6, w, c), (k, k, 1), padding=((1, 1), (left, right)), strides=strides)
+
+
 @pytest.mark.parametrize("size", [(9, 9), (33, 33), (2, 51)], ids=str)
 def test_large_kernels_of_many_channels(kernels, size):
     """Weights that exceed half of the nearest cache, so that channels are taken one block at a time."""
