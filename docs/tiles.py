@@ -69,8 +69,8 @@ def rows(registers):
     found = {}
     for k, s, r, t, order, when in table("_tiles.h", "DW_CHANNEL_TILES", registers):
         what = ["channels", "channels, x and y too large for the caches", "channels, maps that seven columns fit badly",
-                "channels, maps of 7 or 14 columns"][when]
-        found.setdefault((what, f"{k} x {k}, stride {s}"), channel(k, s, r, t, order, registers))
+                "channels, rows of 7 or 14 outputs (AVX2)"][when]
+        found[what, f"{k} x {k}, stride {s}"] = channel(k, s, r, t, order, registers)
     r, t, n = number("DW_ANY_ROWS", registers), number("DW_ANY_COLS", registers), number("DW_RUN", registers)
     found["channels", f"any other, stride 1, {n} taps of a row"] = f"{r} x {t} pixels", (r * (t + n - 1) + n) / (r * t * n)
     planes = table("_tiles.h", "DW_PLANE_UNIT", registers)

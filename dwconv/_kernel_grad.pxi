@@ -260,7 +260,7 @@ cdef inline void add_rows(const GradPlan* p, dw_grad* g, const Unit* u, const re
 
 cdef void add_unit(const GradPlan* p, const Unit* u, Py_ssize_t first, Py_ssize_t end, const real* x, const real* grad,
                    real* acc, real* scratch) noexcept nogil:
-    """Adds the unit's terms to the sums acc (end - first, kh, kw, lanes) of blocks first to end."""
+    """Adds the terms of these rows of a unit to the sums acc (end - first, kh, kw, lanes) of blocks first to end."""
     cdef dw_grad g
     cdef Py_ssize_t block = first, count = p.together
     x += u.image * p.xn
@@ -371,7 +371,7 @@ cdef void grad_task(GradPlan* p, Py_ssize_t task, const real* x, const real* gra
     """One group of blocks, one part of the pieces: a stack of sums, of which two of equal height become one when they meet."""
     cdef Py_ssize_t part = task % p.parts, group = task // p.parts, sums = p.taps * p.lanes
     cdef Py_ssize_t first = p.blocks * group // p.groups, end = p.blocks * (group + 1) // p.groups, size = (end - first) * sums
-    cdef Py_ssize_t piece0 = part * p.per_part, piece, unit, height, r1
+    cdef Py_ssize_t piece0 = part * p.per_part, piece, unit, height, r0, r1, turn, turns
     cdef Unit u
     cdef real* stack = scratch + p.gathered
     cdef real* top = stack
@@ -381,11 +381,11 @@ cdef void grad_task(GradPlan* p, Py_ssize_t task, const real* x, const real* gra
         memset(top, 0, size * sizeof(real))
         for unit in range(piece * p.per_piece, dw_min((piece + 1) * p.per_piece, p.units)):
             u = make_unit(p, unit)
-            r1 = u.r1
-            while u.r0 < r1:
-                u.r1 = dw_min(u.r0 + p.at_once, r1)
+            r0, r1 = u.r0, u.r1
+            turns = dw_ceil_div(r1 - r0, p.at_once)
+            for turn in range(turns):
+                u.r0, u.r1 = r0 + (r1 - r0) * turn // turns, r0 + (r1 - r0) * (turn + 1) // turns
                 add_unit(p, &u, first, end, x, grad, top, scratch)
-                u.r0 = u.r1
         top += size
         height = piece - piece0 + 1
         while height % 2 == 0:
@@ -543,9 +543,11 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
         p.fit = p.rows.out if p.together > 1 else p.fit  # any unit is one band
     p.at_once = p.rows.out
     # a vector is half a line, and at stride 2 its lines are many: few rows, so that the other half's turn finds them in L2
-    # (8 x 112x112x64 1.24 times as fast, 56x56x128 1.35; rows of fewer than 112 outputs in all 0.8 to 0.96)
-    if p.family == CHANNELS and DW_VECTOR_BYTES == 32 and p.rows.step > 1 and p.cols.step > 1 and p.cols.taps > 1:
-        p.at_once = dw_max(4, dw_ceil_div(112, p.cols.out))
+    # (8 x 112x112x64 1.24 times as fast, 56x56x128 1.35; turns of fewer than 112 outputs 0.8 to 0.96).  Not where that would
+    # change the order of the sums: phases of columns follow each other, kernels one tap wide are summed column by column
+    if (p.family == CHANNELS and DW_VECTOR_BYTES == 32 and p.group > 1 and p.rows.step > 1 and p.cols.step > 1
+            and p.cols.phases == 1 and p.cols.taps > 1):
+        p.at_once = dw_max(4, dw_ceil_div(112, dw_max(p.cols.out, 1)))
     p.per_part = 1
     while p.per_part < p.pieces and (workers <= 1 or p.groups * dw_ceil_div(p.pieces, p.per_part) > want):
         p.per_part *= 2

@@ -202,7 +202,7 @@ DW_INLINE void DW(channel_run)(
     }
 }
 
-/* As channel_tile, one row of outputs, tap row by tap row: beside seven of them 16 registers hold one row of weights. */
+/* As channel_tile, of one row of outputs (R is 1), tap row by tap row: beside seven of them 16 registers hold one row of weights. */
 DW_INLINE void DW(channel_tile_by_rows)(
         const dw_geometry *g, const REAL *x, const REAL *w, ptrdiff_t wh, ptrdiff_t ww, VEC bias, REAL *y, ptrdiff_t t0, ptrdiff_t t1,
         ptrdiff_t u0, ptrdiff_t u1, ptrdiff_t cols, const DW(dw_block) *b, const int K, const int S, const int T, const int mode,
@@ -239,7 +239,7 @@ DW_INLINE void DW(channel_strip)(
         const ptrdiff_t c = col + T <= g->cols ? col : dw_max(g->cols - T, 0); /* the last tile overlaps its neighbour */
         const ptrdiff_t u0 = g->col_lo - c * S, u1 = g->col_hi - c * S;
         const int inside = u0 <= 0 && span <= u1 && T <= g->cols;
-        /* padding by half a kernel: which inputs miss is known to the compiler (14x14x672 5x5: 1.1 times) */
+        /* padding by half a kernel: the compiler knows which inputs are missing (14x14x672 5x5: 1.1 times) */
         const int literal = DW_BYTES == 32 && by_rows && T == 7 && (late || S == 1) && T <= g->cols;
         const REAL *xc = x + c * S * g->xw;
         REAL *yc = y + c * g->yw;
@@ -270,7 +270,7 @@ DW_INLINE void DW(channel_strip)(
         else if (literal && u0 == K / 2 && u1 == span - K / 2) BLOCKS(0, 1, K / 2, span - K / 2, T);
         else if (literal && u0 == K / 2 && u1 >= span) BLOCKS(0, 1, K / 2, span, T);
         else if (literal && u0 <= 0 && u1 == span - K / 2) BLOCKS(0, 1, 0, span - K / 2, T);
-        else if (!late || !by_rows) BLOCKS(0, 1, u0, u1, g->cols - c); /* for others see tile_serves */
+        else if (!late || !by_rows) BLOCKS(0, 1, u0, u1, g->cols - c); /* others never come here, see tile_serves */
 #undef BLOCKS
 #undef BLOCK
     }
@@ -557,15 +557,15 @@ DW_INLINE void DW(row_any)(
  *      2 KB apart at stride 2, from near one pixel a tile, whose inputs then fit the sets that they share (14x14x512: 1.2 times as
  *      fast as staged);
  *   2: the last tile of a row repeats fewer columns than one of seven would (8x8 maps: 1.6 times faster);
- *   3: (AVX2) 3x3 over maps of 7 or 14 columns, padded by one at most: no column is computed twice, and the borders cost nothing
- *      (7x7x1000, 14x14x480 dilated by 2: 1.2 times as fast as 2 x 4; wider maps 0.8, as each row of x is loaded from L2 three times);
+ *   3: (AVX2) 3x3 over rows of 7 outputs, at stride 1 also 14, padded by one tap at most: no column is computed twice, and the borders
+ *      cost nothing (7x7x1000, 14x14x480 dilated by 2: 1.2 times as fast as 2 x 4; longer rows 0.8, as each of x is loaded from L2 thrice);
  *   0: always.
  *
  * 7 columns, because the maps of the usual networks are 7 * 2^n wide; 2 x 7 accumulators leave registers for the 9 weights of a
  * 3x3 kernel, which is bound by memory: it takes a pixel's channels in their order in memory.  Larger kernels are bound by
  * multiply-adds and keep one block's weights through a band of rows.  With 32 registers those of a tap row of 7 fit, and the tile of
  * any kernel is as fast as one for 7x7.  With 16 it is what fits that decides: 2 x 4 accumulators and the weights of two tap rows of
- * a 3x3 kernel, or 7 and one row of a larger one (7x7: 1.1 to 1.3 times as fast as 2 x 4 and weights from memory).
+ * a 3x3 kernel, or 7 and one row of weights (7x7: 1.1 to 1.3 times as fast as 2 x 4 and weights from memory).
  *
  * Rows of any kernel take DW_WIDE_ROWS x DW_WIDE_VECTORS: loads per multiply-add are 1/rows + 1/vectors.  With AVX2 a tile for 7x7 took
  * 1.5 times as long (1024x1024), so that there is none. */
@@ -682,7 +682,8 @@ DW_CHANNEL_ANY(partial, DW_PARTIAL)
 #undef STRIP_2
 #undef DW_CHANNEL_ANY
 
-/* Strides of 2 take four columns where seven fit as well: 5 to 10 % less time. */
+/* When 3 must answer for every tile of the row that at each end it misses no input or one, for which alone channel_strip has code.
+ * Strides of 2 take four columns where seven fit as well: 5 to 10 % less time. */
 DW_INLINE int DW(tile_serves)(const dw_geometry *g, const int S, const int T, const int when) {
     if (when == 3)
         return DW_BYTES == 32 && (g->cols == T || (S == 1 && g->cols == 2 * T)) && g->col_lo <= 1 && g->col_hi >= (g->cols - 1) * S + 2;

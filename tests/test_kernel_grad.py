@@ -164,18 +164,20 @@ def test_rows_far_apart(kernels):
         np.testing.assert_array_equal(w_grad, expected)
 
 
-@pytest.mark.parametrize(("k", "strides"), [(3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (9, (1, 2))])
-def test_pixels_far_apart(kernels, k, strides):
+@pytest.mark.parametrize(("k", "strides", "dilation", "size"), [
+    (3, 1, 1, (26, 90)), (3, 2, 1, (26, 90)), (5, 1, 1, (26, 90)), (5, 2, 1, (26, 90)), (7, 1, 1, (26, 90)),
+    (9, (1, 2), 1, (26, 90)), (3, 2, 3, (61, 61)), (3, 2, 2, (61, 40))])
+def test_pixels_far_apart(kernels, k, strides, dilation, size):
     """channels_last, pixels 512 bytes to 4 KB apart: those of some blocks of channels are copied, in bands of rows where need be.
 
     With the bits of pixels that are not copied, since the order of the sums is the same."""
-    rows, cols, grad_shape = geometry((1, 26, 90, 20), (k, k, 1), strides, 1, "same")
-    x, grad = oracle.integers((1, 26, 90, 20), 1, 4), oracle.integers(grad_shape, 2, 4)
+    rows, cols, grad_shape = geometry((1, *size, 20), (k, k, 1), strides, dilation, "same")
+    x, grad = oracle.integers((1, *size, 20), 1, 4), oracle.integers(grad_shape, 2, 4)
     x[0, 11, 7, 3] = grad[0, -1, -1, -1] = np.nan
     expected, _ = reference(x, grad, (k, k, 1), rows, cols)
     rng = np.random.default_rng(3)
     for dtype, pixel, workers in itertools.product(DTYPES, (128, 512), (1, 3)):
-        whole = np.full((1, 26, 90, pixel), np.nan, dtype)
+        whole = np.full((1, *size, pixel), np.nan, dtype)
         far, near, g = whole[..., :20], np.empty(x.shape, dtype), grad.astype(dtype)
         far[...] = x
         w_grad = call("channels_last", far, g, np.full(expected.shape, SENTINEL, dtype), rows, cols, workers)
