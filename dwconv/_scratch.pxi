@@ -110,14 +110,16 @@ cdef inline Py_ssize_t staged_rows(Plan* p, Py_ssize_t size) noexcept nogil:
 
 cdef void staged_task(const Plan* shared, Py_ssize_t task, const real* x, const real* w, const real* bias, real* y,
                       real* scratch) noexcept nogil:
-    """One image, one band of rows; p.staged bytes of channels at a time."""
+    """One image, one band of rows, one group of channels; p.staged bytes of them at a time."""
     cdef Plan p = shared[0]
-    cdef Band band = band_of(&p, task % p.bands)
-    cdef Py_ssize_t lanes = lanes_of(sizeof(real)), step = p.staged // <Py_ssize_t> sizeof(real), at = p.start, c, channels, r
+    cdef Band band = band_of(&p, task // p.groups % p.bands)
+    cdef Py_ssize_t lanes = lanes_of(sizeof(real)), step = p.staged // <Py_ssize_t> sizeof(real), c, channels, r
+    cdef Py_ssize_t chunks = dw_ceil_div(p.channels - p.start, step), group = task % p.groups
+    cdef Py_ssize_t at = p.start + chunks * group // p.groups * step, end = p.start + chunks * (group + 1) // p.groups * step
     cdef real* copied
-    x += task // p.bands * p.xn
-    y += task // p.bands * p.yn
-    while at < p.channels:
+    x += task // (p.groups * p.bands) * p.xn
+    y += task // (p.groups * p.bands) * p.yn
+    while at < end:
         c = dw_max(dw_min(at, p.channels - lanes), 0)
         at += step
         channels = dw_max(dw_min(at, p.channels) - c, lanes)      # the first chunk may be cut by the alignment
@@ -142,8 +144,12 @@ cdef void run_staged(Plan* p, const real* x, const real* w, const real* bias, re
         set_blocks(p, y, p.yw | p.yh | p.yn, 8, False)
     p.geometry.sw = p.cols.step
     p.bands = dw_ceil_div(p.rows.out, rows)
-    p.bands = for_rounds(p, even_shares(p.bands, dw_max(p.bands, turns // 2), p.images, workers), turns, p.images, workers)
-    tasks = p.images * p.bands
+    p.groups = 1
+    if p.bands == 1 and share_channels(p, (p.channels - p.start) // (p.staged // <Py_ssize_t> sizeof(real)), workers):
+        p.groups = workers
+    p.bands = even_shares(p.bands, dw_max(p.bands, turns // 2), p.images * p.groups, workers)
+    p.bands = for_rounds(p, p.bands, turns, p.images, workers)
+    tasks = p.images * p.bands * p.groups
     while next_round(&p.watch, tasks, workers):
         if workers <= 1:
             for task in range(p.watch.begin, p.watch.end):

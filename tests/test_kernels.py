@@ -288,6 +288,18 @@ def test_weights_at_the_sets_of_pixels(kernels, threaded, strides, dtype):
             np.testing.assert_array_equal(out, results[1], err_msg=f"{pitch=} {start=} {beside=} {apart=}")
 
 
+@pytest.mark.parametrize("k", [5, 7])
+@pytest.mark.parametrize("strides", [1, 2])
+def test_workers_share_channels(kernels, threaded, k, strides):
+    """Of one image of few rows; pixels of 2 KB also go through the scratch, some channels at a time."""
+    for size, c in itertools.product((4, 7, 15), (200, 256, 515, 1024)):
+        x, kernel, bias, results = problem((1, size, size, c), (k, k, 1), (("padding", "same"), ("strides", strides)))
+        for dtype, workers in itertools.product(DTYPES, (2, 3, 5)):
+            arrays = (a.astype(dtype) for a in (x, kernel, bias))
+            y = dwconv.depthwise_conv2d(*arrays, padding="same", strides=strides, workers=workers)
+            assert_equal(y, results[1], f"{size=} {c=} {dtype.__name__} {workers=}")
+
+
 @pytest.mark.parametrize("c", [1, 3, 8, 17, 40])
 def test_channels_of_wide_pixels(kernels, c):
     """Of pixels of 2 KB only some channels: fewer than are taken at a time, or than a vector has."""
