@@ -290,9 +290,9 @@ cdef inline Py_ssize_t band_count(const Plan* p, Py_ssize_t row_bytes, Py_ssize_
 cdef inline bint share_channels(const Plan* p, Py_ssize_t parts, int workers) noexcept nogil:
     """Whether workers had better share the channels of one image than its rows: bands of so few rows need mostly the same of
     x, and all weights each (2 workers: 14x14x672 5x5 1.43 times as fast, 7x7x768 7x7 1.3, 14x14x480 5x5 1.07; of 28 rows with
-    7x7 0.86; 3x3 no difference).  parts: of the channels, at most."""
-    return (1 < workers <= parts and p.images == 1 and p.rows.phases == 1 and p.rows.taps > 3
-            and p.rows.out <= 3 * p.rows.taps)
+    7x7 0.86).  Tiles that take all channels in turn lose by it (3x3 0.5).  parts: of the channels, at most."""
+    return (1 < workers <= parts and p.images == 1 and p.rows.phases == 1 and (p.rows.taps == 5 or p.rows.taps == 7)
+            and p.cols.taps == p.rows.taps and p.rows.out <= 3 * p.rows.taps)
 
 
 # ---- channels_last: vectors along the channels ----
