@@ -192,7 +192,7 @@ DW_INLINE void DW(plane_rows)(
                 const ptrdiff_t phase = pattern ? c % period : 0;
                 const VEC b = !bias ? DW(splat)(0) : pattern ? DW(load)(bias + phase) : DW(splat)(*bias);
                 if (many) DW(plane_column)(g, x, w + phase, b, y, r0, r1, c, apart, pitch, K, S, T, strip, pattern, 0);
-                else if (T > 1) DW(plane_column)(g, x, w + phase, b, y, r0, r1, c, apart, pitch, K, S, 1, strip, pattern, !pattern);
+                else if (T > 1) DW(plane_column)(g, x, w + phase, b, y, r0, r1, c, apart, pitch, K, S, 1, strip, pattern, 1);
             }
             if (many) base += (T - 1) * apart;
         }
