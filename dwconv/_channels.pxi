@@ -29,14 +29,14 @@ cdef void channel_task(const Plan* shared, Py_ssize_t task, const real* x, const
     x += n * p.xn
     y += n * p.yn + fh * p.yh
     enter_rows(&p, fh, &rows)
-    r0, r1 = rows * band // p.bands, rows * (band + 1) // p.bands
+    r0, r1 = band_row(rows, band, p.bands), band_row(rows, band + 1, p.bands)
     first, end = blocks * group // p.groups, blocks * (group + 1) // p.groups
     row0 = p.geometry.x0
     for fw in range(p.cols.phases):
         cols = make_phase(&p.cols, fw)
         p.geometry.x0 = row0 + cols.first * p.xw
         p.geometry.col_lo, p.geometry.col_hi, p.geometry.cols = cols.lo, cols.hi, cols.out
-        channel_blocks(&p.geometry, x, w + (first * lanes * p.rows.taps * p.cols.taps if p.geometry.packed else 0), bias,
+        channel_blocks(&p.geometry, x, w + (first * lanes * (p.rows.taps * p.cols.taps + 1) if p.geometry.packed else 0), bias,
                        y + fw * p.yw, r0, r1, p.start + first * lanes, end - first, p.channels)
 
 
@@ -53,55 +53,36 @@ cdef inline void set_blocks(Plan* p, const real* x, Py_ssize_t strides, Py_ssize
     p.blocks = dw_ceil_div(p.channels - (0 if wraps else p.start), lanes)
 
 
-cdef inline bint share_lines(Py_ssize_t a, Py_ssize_t b, Py_ssize_t pitch) noexcept nogil:
-    """Whether what lies `pitch` bytes apart, a power of two, from addresses a and b on goes to the same sets of the cache."""
-    cdef Py_ssize_t apart = (a - b) & (pitch - 1)
-    return apart < 128 or apart > pitch - 128
-
-
-cdef inline Py_ssize_t packed_bytes(const Plan* p, Py_ssize_t size, Py_ssize_t x, Py_ssize_t w, Py_ssize_t y) noexcept nogil:
-    """Of scratch for weights block of channels by block, all taps of each; 0 where they are used as they lie.
-
-    x, w, y: addresses.
-
-    Taps a multiple of 512 bytes apart share sets with each other, and where the addresses want it with the pixels, and a
-    tile for 16 registers loads all of them for each block of channels (28x28x256: 1.2 times as fast packed; 0.95 where they
-    share none).  In fewer than 32 outputs, four tiles, each is read too seldom for that."""
-    cdef Py_ssize_t total = 9 * (p.channels * size + DW_VECTOR_BYTES), pitch = gcd(4096, p.ww * size)
-    if (DW_VECTOR_BYTES != 32 or p.repeat > 1 or p.rows.taps != 3 or p.cols.taps != 3 or p.rows.step != p.cols.step
-            or p.cols.step > 2 or pitch < 512 or total > SCRATCH_BYTES or p.images * p.rows.out * p.cols.out < 32):
+cdef inline Py_ssize_t packed_bytes(const Plan* p, Py_ssize_t size) noexcept nogil:
+    """Of scratch for packed weights and bias, see pack_weights; 0 where the tiles use them as they lie, or those of a task pack
+    them, some at a time."""
+    cdef Py_ssize_t total = (p.rows.taps * p.cols.taps + 1) * (p.channels * size + 2 * DW_VECTOR_BYTES)
+    if (not DW_VECTOR_BYTES or p.repeat > 1 or p.channels * size < DW_VECTOR_BYTES or total > SCRATCH_BYTES
+            or not dw_takes_all(p.rows.taps, p.cols.taps, p.rows.step, p.cols.step)):
         return 0
-    return total if share_lines(w, x, pitch) or share_lines(w, y, pitch) else 0
-
-
-cdef inline void pack_weights(const Plan* p, const real* w, real* packed) noexcept nogil:
-    cdef Py_ssize_t lanes = lanes_of(sizeof(real)), k, i, at
-    for k in range(p.blocks):
-        at = dw_max(dw_min(p.start + k * lanes, p.channels - lanes), 0)
-        for i in range(p.rows.taps):
-            if real is float:
-                copy_pixels_f32(w + at + i * p.wh, p.cols.taps, p.ww, lanes, packed, False)
-            else:
-                copy_pixels_f64(w + at + i * p.wh, p.cols.taps, p.ww, lanes, packed, False)
-            packed += p.cols.taps * lanes
+    return total
 
 
 cdef void run_channels(Plan* p, const real* x, const real* w, const real* bias, real* y, real* packed,
                        int workers) noexcept nogil:
     """packed: packed_bytes of scratch, or NULL."""
     cdef Py_ssize_t lanes = lanes_of(sizeof(real))
-    cdef Py_ssize_t task, tasks
+    cdef Py_ssize_t task, tasks, row = 0
     cdef bint wraps = dw_wraps(p.rows.taps, p.cols.taps, p.rows.step, p.cols.step, p.geometry.stream)
     fill_geometry(p)
     set_blocks(p, x, p.xw | p.xh | p.xn, (4 if p.cols.step == 1 else 2) if wraps else 8, wraps)
     if packed:
-        pack_weights(p, w, packed)
+        if real is float:
+            pack_weights_f32(&p.geometry, w, bias, p.start, p.blocks, p.channels, wraps, packed)
+        else:
+            pack_weights_f64(&p.geometry, w, bias, p.start, p.blocks, p.channels, wraps, packed)
         w = packed
-        p.geometry.packed, p.geometry.wh, p.geometry.ww = 1, p.cols.taps * lanes, lanes
+        p.geometry.packed = 1
     p.geometry.repeat = p.repeat
     p.geometry.sw, p.geometry.xw, p.geometry.yw = p.cols.step, p.cols.dilation * p.xw, p.cols.phases * p.yw
-    p.bands = band_count(p, sizeof(real) * (p.rows.stride * p.cols.size * p.channels // p.repeat + p.cols.out * p.channels),
-                         p.images * p.rows.phases, workers)
+    if not dw_takes_all(p.rows.taps, p.cols.taps, p.rows.step, p.cols.step):     # each block goes over the rows of a band
+        row = sizeof(real) * (p.rows.stride * p.cols.size * p.channels // p.repeat + p.cols.out * p.channels)
+    p.bands = band_count(p, row, p.images * p.rows.phases, workers)
     p.groups = 1
     if share_channels(p, p.channels // (4 * lanes), workers):
         p.bands = 1

@@ -146,9 +146,9 @@ cdef void grad_channel_task(const Plan* p, Py_ssize_t task, const real* x, const
     """One image, one band of rows, one group of channel blocks."""
     cdef Py_ssize_t lanes = lanes_of(sizeof(real)), unit = dw_min(period(&p.rows), p.rows.size), out0
     cdef Py_ssize_t group = task % p.groups, band = task // p.groups % p.bands, n = task // (p.groups * p.bands)
-    cdef Py_ssize_t units = dw_ceil_div(p.rows.size, unit), r0 = units * band // p.bands * unit
+    cdef Py_ssize_t units = dw_ceil_div(p.rows.size, unit), r0 = band_row(units, band, p.bands) * unit
     cdef Py_ssize_t first = p.blocks * group // p.groups, end = p.blocks * (group + 1) // p.groups
-    cdef Axis rows = window(&p.rows, r0, dw_min(units * (band + 1) // p.bands * unit, p.rows.size), &out0)
+    cdef Axis rows = window(&p.rows, r0, dw_min(band_row(units, band + 1, p.bands) * unit, p.rows.size), &out0)
     x += n * p.xn + out0 * p.xh
     y += n * p.yn + r0 * p.yh
     grad_window(p, &rows, &p.cols, x, w, y, p.start + first * lanes, end - first, p.channels)

@@ -31,11 +31,24 @@ cdef inline Band band_of(const Plan* p, Py_ssize_t band) noexcept nogil:
     return b
 
 
-cdef inline const real* near_weights(Plan* p, const real* w, Py_ssize_t channels, real* scratch) noexcept nogil:
-    """The weights of some channels, at the end of the scratch if they fit: tiles load them often, and taps a power of two apart
-    share sets of the cache with the pixels of the result."""
-    cdef Py_ssize_t taps = p.rows.taps * p.cols.taps, size = sizeof(real)
-    p.geometry.wh, p.geometry.ww = p.wh, p.ww
+cdef inline const real* near_weights(Plan* p, const real* w, const real* bias, Py_ssize_t channels,
+                                     real* scratch) noexcept nogil:
+    """The weights of some channels, at the end of the scratch if they fit, packed where tiles want that: tiles load them often, and
+    taps a power of two apart share sets of the cache with the pixels of the result."""
+    cdef dw_geometry* g = &p.geometry
+    cdef Py_ssize_t taps = p.rows.taps * p.cols.taps, size = sizeof(real), lanes = lanes_of(size)
+    cdef Py_ssize_t blocks = dw_ceil_div(channels, lanes), packed = blocks * lanes * (taps + 1)
+    g.wh, g.ww, g.packed = p.wh, p.ww, 0
+    if dw_takes_all(p.rows.taps, p.cols.taps, p.rows.step, p.cols.step):
+        if packed * size > WEIGHT_BYTES:
+            return w
+        scratch += SCRATCH_BYTES // size - packed
+        g.packed = 1
+        if real is float:
+            pack_weights_f32(g, w, bias, 0, blocks, channels, False, scratch)
+        else:
+            pack_weights_f64(g, w, bias, 0, blocks, channels, False, scratch)
+        return scratch
     if taps * channels * size > WEIGHT_BYTES or p.wh != p.cols.taps * p.ww:   # those of chunks of fewer channels may fit
         return w
     scratch += SCRATCH_BYTES // size - taps * channels
@@ -43,7 +56,7 @@ cdef inline const real* near_weights(Plan* p, const real* w, Py_ssize_t channels
         copy_pixels_f32(w, taps, p.ww, channels, scratch, False)
     else:
         copy_pixels_f64(w, taps, p.ww, channels, scratch, False)
-    p.geometry.wh, p.geometry.ww = p.cols.taps * channels, channels
+    g.wh, g.ww = p.cols.taps * channels, channels
     return scratch
 
 
@@ -117,6 +130,7 @@ cdef void staged_task(const Plan* shared, Py_ssize_t task, const real* x, const 
     cdef Py_ssize_t chunks = dw_ceil_div(p.channels - p.start, step), group = task % p.groups
     cdef Py_ssize_t at = p.start + chunks * group // p.groups * step, end = p.start + chunks * (group + 1) // p.groups * step
     cdef real* copied
+    cdef const real* own
     x += task // (p.groups * p.bands) * p.xn
     y += task // (p.groups * p.bands) * p.yn
     while at < end:
@@ -129,8 +143,8 @@ cdef void staged_task(const Plan* shared, Py_ssize_t task, const real* x, const 
                 copy_pixels_f32(x + r * p.xh + c, p.cols.size, p.xw, channels, copied, shared.geometry.far)
             else:
                 copy_pixels_f64(x + r * p.xh + c, p.cols.size, p.xw, channels, copied, shared.geometry.far)
-        scratch_blocks(&p, &band, scratch, channels, near_weights(&p, w + c, channels, scratch), bias + c if bias else bias,
-                       y + c, p.yh, p.yw)
+        own = bias + c if bias else bias
+        scratch_blocks(&p, &band, scratch, channels, near_weights(&p, w + c, own, channels, scratch), own, y + c, p.yh, p.yw)
 
 
 cdef void run_staged(Plan* p, const real* x, const real* w, const real* bias, real* y, real* scratch, Py_ssize_t rows,

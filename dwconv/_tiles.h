@@ -49,7 +49,7 @@ typedef struct {
     int stream;               /* ... for all caches */
     int strips;               /* row tiles: along the rows in strips, not down the columns; 2: nor by shifted tiles */
     int compact;              /* flat rows: weights do not repeat, inputs are neighbours */
-    int packed;               /* channel tiles that take all blocks in turn: w is the taps of the first block, of the next, ... */
+    int packed;               /* channel tiles that take all blocks in turn: w is what pack_weights made of weights and bias */
     int clamp;                /* whether outputs are clamped to lo..hi */
     double lo, hi;
 } dw_geometry;
@@ -69,7 +69,7 @@ enum { DW_SHIFTED_COLS = 1024, DW_SHIFTED_VECTORS = 4 }; /* of shifted tiles: ou
 #define DW_WRAPS (DW_BYTES == 64) /* whether masked loads and stores are cheap enough for blocks of a pixel's last and first channels */
 #define DW_ROWS_LITERAL (DW_BYTES == 32) /* whether row tiles have code for each range of their rows: measured there only */
 enum { DW_TAP_LANES = 32 }; /* kernel columns whose masks a tile keeps */
-enum { DW_INNER_BYTES = 16384 }; /* of weights, up to which tiles of any kernel take all channels of a pixel in turn: half of L1 */
+enum { DW_INNER_BYTES = 16384 }; /* of weights, up to which tiles take all channels of a pixel in turn: half of L1 */
 
 static inline ptrdiff_t dw_max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 static inline ptrdiff_t dw_min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
@@ -145,11 +145,13 @@ DW_INLINE void DW(store_channels)(const dw_geometry *g, REAL *y, VEC *acc, const
     }
 }
 
-/* One tile of a kernel whose size is a literal, weights in w[K*K] or, if late, loaded from `own` on when their turn comes.  x: tap (0, 0) of
+/* One tile of a kernel whose size is a literal, weights in w[K*K] or, if late, loaded from packed ones when their turn comes.  x: tap (0, 0) of
  * the first output.  Tap rows t0 <= t < t1 and, if checked, tap columns u0 <= u < u1 lie in the image, all rows of a tile that is within; if
- * checked, only the first `cols` columns are stored.  Each input vector is loaded once and multiplied into every output that it reaches. */
+ * checked, only the first `cols` columns are stored.  Each input vector is loaded once and multiplied into every output that it reaches.
+ * next: if not NULL, packed weights that go to w before the outputs are stored, since a load waits for a store shortly before it that has
+ * the same last 12 bits of address. */
 DW_INLINE void DW(channel_tile)(
-        const dw_geometry *g, const REAL *x, const VEC *w, const REAL *own, VEC bias, REAL *y, ptrdiff_t t0, ptrdiff_t t1,
+        const dw_geometry *g, const REAL *x, VEC *w, const REAL *packed, const REAL *next, VEC bias, REAL *y, ptrdiff_t t0, ptrdiff_t t1,
         ptrdiff_t u0, ptrdiff_t u1, ptrdiff_t cols, const DW(dw_block) *b, const int K, const int S, const int R, const int T,
         const int mode, const int late, const int within, const int checked) {
     VEC acc[32], wv[16]; /* K is 4 at most where weights are late */
@@ -157,10 +159,9 @@ DW_INLINE void DW(channel_tile)(
     DW_UNROLL for (int t = 0; t < (R - 1) * S + K; t++, x += g->xh) {
         if (late && t < K) {
             DW_UNROLL for (int j = 0; j < K; j++) {
-                wv[t * K + j] = DW(load_channels)(own + j * g->ww, mode, b);
+                wv[t * K + j] = DW(load)(packed + (t * K + j) * LANES);
                 if (R * T > 1) DW_HOLD(wv[t * K + j]);
             }
-            own += g->wh;
         }
         if (!within && (t < t0 || t >= t1)) continue;
         const REAL *p = x;
@@ -176,6 +177,7 @@ DW_INLINE void DW(channel_tile)(
             }
         }
     }
+    if (next) DW_UNROLL for (int i = 0; i <= K * K; i++) w[i] = DW(load)(next + i * LANES);
     DW(store_channels)(g, y, acc, cols, b, R, T, mode, checked);
 }
 
@@ -204,14 +206,13 @@ DW_INLINE void DW(channel_run)(
 
 /* As channel_tile, of one row of outputs (R is 1), tap row by tap row: beside seven of them 16 registers hold one row of weights. */
 DW_INLINE void DW(channel_tile_by_rows)(
-        const dw_geometry *g, const REAL *x, const REAL *w, ptrdiff_t wh, ptrdiff_t ww, VEC bias, REAL *y, ptrdiff_t t0, ptrdiff_t t1,
-        ptrdiff_t u0, ptrdiff_t u1, ptrdiff_t cols, const DW(dw_block) *b, const int K, const int S, const int T, const int mode,
-        const int checked) {
+        const dw_geometry *g, const REAL *x, const REAL *packed, VEC bias, REAL *y, ptrdiff_t t0, ptrdiff_t t1, ptrdiff_t u0, ptrdiff_t u1,
+        ptrdiff_t cols, const DW(dw_block) *b, const int K, const int S, const int T, const int mode, const int checked) {
     VEC acc[32];
     DW_UNROLL for (int k = 0; k < T; k++) acc[k] = bias;
     for (ptrdiff_t i = dw_max(t0, 0); i < dw_min(t1, K); i++)
-        DW(channel_run)(x + i * g->xh, g->xw, 0, w + i * wh, ww, acc, 0, 1, checked ? u0 : 0, checked ? u1 : (T - 1) * S + K, b, K, S, 1, T,
-                        mode);
+        DW(channel_run)(x + i * g->xh, g->xw, 0, packed + i * (K * LANES), LANES, acc, 0, 1, checked ? u0 : 0,
+                        checked ? u1 : (T - 1) * S + K, b, K, S, 1, T, mode);
     DW(store_channels)(g, y, acc, cols, b, 1, T, mode, checked);
 }
 
@@ -220,11 +221,49 @@ DW_INLINE ptrdiff_t DW(block_at)(ptrdiff_t first, ptrdiff_t k, ptrdiff_t channel
     return dw_max(dw_min(first + k * LANES, channels - LANES), 0);
 }
 
-/* A strip of R rows: all its columns for the block of channels that x, w, bias, y point to, whose weights the caller has loaded (wv);
- * or, with wv NULL, all `blocks` from channel `first` on for each tile of columns, of which one before channel 0 is wrapped. */
+/* Weights and bias of `blocks` blocks of channels from channel `first` on, block by block, the taps in order and then the bias.  Tiles that
+ * take all blocks in turn load them anew for each: at distances that the compiler knows, and never in sets of the cache that taps or
+ * pixels a power of two apart share (7x7x1024: 14 us, as they lie up to 18).  wraps: whether one before channel 0 is wrapped. */
+static void DW(pack_weights)(const dw_geometry *g, const REAL *w, const REAL *bias, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels,
+                             const int wraps, REAL *packed) {
+    DW(dw_block) b;
+    b.out = DW(lanes)(-first, LANES);
+    b.count = channels;
+#define PACK(at, mode)                                                                                                \
+    do {                                                                                                              \
+        const REAL *row = w + (at);                                                                                   \
+        for (ptrdiff_t i = 0; i < g->kh; i++, row += g->wh)                                                           \
+            for (ptrdiff_t j = 0; j < g->kw; j++, packed += LANES)                                                    \
+                DW(store)(packed, DW(load_channels)(row + j * g->ww, mode, &b));                                      \
+        DW(store)(packed, bias ? DW(load_channels)(bias + (at), mode, &b) : DW(splat)(0));                            \
+        packed += LANES;                                                                                              \
+    } while (0)
+    ptrdiff_t k = 0;
+    if (DW_WRAPS && wraps && first < 0) {
+        PACK(first, DW_WRAPPED);
+        k++;
+    }
+    for (; k < blocks; k++) PACK(DW(block_at)(first, k, channels), DW_PLAIN);
+#undef PACK
+}
+
+/* Whether blocks of channels are better taken from the last to the first.  A load waits for a store shortly before it that has the same
+ * last 12 bits of address.  Pixels a power of two apart have them in common, and what is loaded after a block is stored is the next
+ * block: so blocks must move away from what is stored, be it ahead of x or behind.  Measured for 512 bytes and more (28x28x256: 45 us,
+ * the other way 72); below it makes no difference. */
+DW_INLINE int DW(from_last)(const dw_geometry *g, const REAL *x, const REAL *y) {
+    const ptrdiff_t distances = 4096 / REAL_SIZE | g->xh | g->xw | g->yh | g->yw, pitch = distances & -distances;
+    const ptrdiff_t ahead = (((intptr_t)y - (intptr_t)x) / REAL_SIZE - g->x0) & (pitch - 1);
+    return pitch >= 512 / REAL_SIZE && 0 < ahead && ahead < pitch / 2;
+}
+
+/* A strip of R rows: all its columns for the block of channels that x, bias, y point to, whose weights the caller has loaded (wv); or,
+ * with wv NULL, all `blocks` from channel `first` on for each tile of columns, of which one before channel 0 is wrapped, weights and
+ * bias from packed ones; down: see from_last. */
 DW_INLINE void DW(channel_strip)(
-        const dw_geometry *g, const REAL *x, const REAL *w, const VEC *wv, const REAL *bias, REAL *y, ptrdiff_t row, ptrdiff_t first,
-        ptrdiff_t blocks, ptrdiff_t channels, const DW(dw_block) *b, const int K, const int S, const int R, const int T, const int mode) {
+        const dw_geometry *g, const REAL *x, const REAL *packed, VEC *wv, const REAL *bias, REAL *y, ptrdiff_t row, ptrdiff_t first,
+        ptrdiff_t blocks, ptrdiff_t channels, const int down, const DW(dw_block) *b, const int K, const int S, const int R, const int T,
+        const int mode) {
     const int late = DW_REGISTERS == 16 && !wv; /* with 8 accumulators and 9 weights gcc spills */
     const int by_rows = DW_REGISTERS == 16 && T >= 7, span = (T - 1) * S + K;
     const dw_geometry copy = *g;
@@ -233,6 +272,10 @@ DW_INLINE void DW(channel_strip)(
     DW(dw_block) wrapped;
     wrapped.out = DW(lanes)(-first, LANES);
     wrapped.count = channels;
+    const int wraps = DW_WRAPS && !wv && T > 1 && first < 0;
+    const ptrdiff_t last = blocks - 1, start = down && !wraps ? last : 0;
+    VEC own[50]; /* of a block, and the bias; the largest K is 7: K * K + 1 would be no constant in C */
+    if (!wv && !late) DW_UNROLL for (int i = 0; i <= K * K; i++) own[i] = DW(load)(packed + start * ((K * K + 1) * LANES) + i * LANES);
     y += row * g->yh;
     x += g->x0 + row * S * g->xh;
     for (ptrdiff_t col = 0; col < g->cols; col += T) {
@@ -243,27 +286,22 @@ DW_INLINE void DW(channel_strip)(
         const int literal = DW_BYTES == 32 && by_rows && T == 7 && (late || S == 1) && T <= g->cols;
         const REAL *xc = x + c * S * g->xw;
         REAL *yc = y + c * g->yw;
-        ptrdiff_t k = 0;
-#define BLOCK(channel, b, mode, within, checked, lo, hi, cols)                                                         \
+        ptrdiff_t k = start, left = blocks;
+#define BLOCK(channel, b, mode, step, within, checked, lo, hi, cols)                                                   \
         do {                                                                                                           \
             const ptrdiff_t at = channel;                                                                              \
-            const VEC v = bias ? DW(load_channels)(bias + at, wv ? DW_PLAIN : mode, b) : DW(splat)(0);                 \
-            VEC own[49]; /* the largest K is 7; K * K would be no constant in C */                                     \
-            const REAL *const from = g->packed ? w + k * (K * K * LANES) : w + at;                                     \
-            if (!wv && !late) DW_UNROLL for (int i = 0; i < K * K; i++)                                                \
-                own[i] = DW(load_channels)(w + at + i / K * g->wh + i % K * g->ww, mode, b);                           \
+            const REAL *const from = wv ? (const REAL *)wv : packed + k * ((K * K + 1) * LANES);                       \
+            const VEC v = wv ? (bias ? DW(load)(bias) : DW(splat)(0)) : late ? DW(load)(from + K * K * LANES) : own[K * K]; \
+            k = --left > 0 ? k + (step) : start;                                                                       \
+            const REAL *const next = packed + k * ((K * K + 1) * LANES);                                               \
             if (by_rows)                                                                                               \
-                DW(channel_tile_by_rows)(g, xc + at, wv ? (const REAL *)wv : from, wv ? K * LANES : g->wh, wv ? LANES : g->ww, \
-                                         v, yc + at, t0, t1, lo, hi, cols, b, K, S, T, mode, checked);                 \
-            else DW(channel_tile)(g, xc + at, wv ? wv : own, from, v, yc + at, t0, t1, lo, hi, cols, b, K, S, R, T, mode, late, \
-                                  within, checked);                                                                    \
+                DW(channel_tile_by_rows)(g, xc + at, from, v, yc + at, t0, t1, lo, hi, cols, b, K, S, T, mode, checked); \
+            else DW(channel_tile)(g, xc + at, wv ? wv : own, from, wv || late ? NULL : next, v, yc + at, t0, t1, lo, hi, cols, b, \
+                                  K, S, R, T, mode, late, within, checked);                                            \
         } while (0)
 #define BLOCKS(within, checked, lo, hi, cols) \
-        for (; k < blocks; k++) BLOCK(wv ? 0 : DW(block_at)(first, k, channels), b, mode, within, checked, lo, hi, cols)
-        if (DW_WRAPS && !wv && T > 1 && first < 0) { /* always checked: one tile less to compile */
-            BLOCK(first, &wrapped, DW_WRAPPED, 0, 1, u0, u1, g->cols - c);
-            k = 1;
-        }
+        while (left > 0) BLOCK(wv ? 0 : DW(block_at)(first, k, channels), b, mode, down ? -1 : 1, within, checked, lo, hi, cols)
+        if (wraps) BLOCK(first, &wrapped, DW_WRAPPED, down ? last : 1, 0, 1, u0, u1, g->cols - c); /* always checked: one tile less to compile */
         if (late && (R > 1 || T == 1) && inside && t0 <= 0 && (R - 1) * S + K <= t1) /* so small a tile feels a test for each row */
             BLOCKS(1, 0, 0, span, T);
         else if (inside) BLOCKS(0, 0, 0, span, T);
@@ -616,13 +654,17 @@ enum { DW_SHIFTED_LEAST = 4 };
 #define DW_PLANE_TILES(TILE) DW_PLANE_UNIT(TILE)
 #endif
 
-/* Whether the first of the blocks that tiles for this kernel and stride take in turn may be wrapped: not from memory, one column a tile,
- * where that is no faster. */
-static inline int dw_wraps(ptrdiff_t kh, ptrdiff_t kw, ptrdiff_t sh, ptrdiff_t sw, int stream) {
-#define TILE(K, S, R, T, INNER, WHEN) if (INNER && T > 1 && !stream && kh == K && kw == K && sh == S && sw == S) return DW_WRAPS;
+/* Whether tiles for this kernel and stride take all blocks in turn. */
+static inline int dw_takes_all(ptrdiff_t kh, ptrdiff_t kw, ptrdiff_t sh, ptrdiff_t sw) {
+#define TILE(K, S, R, T, INNER, WHEN) if (INNER && kh == K && kw == K && sh == S && sw == S) return 1;
     DW_CHANNEL_TILES(TILE)
 #undef TILE
     return 0;
+}
+
+/* ... of which the first may be wrapped: not from memory, one column a tile, where that is no faster. */
+static inline int dw_wraps(ptrdiff_t kh, ptrdiff_t kw, ptrdiff_t sh, ptrdiff_t sw, int stream) {
+    return DW_WRAPS && !stream && dw_takes_all(kh, kw, sh, sw);
 }
 #endif
 
@@ -635,11 +677,13 @@ DW_INLINE int DW(in_order)(const dw_geometry *g) {
     return g->stream || (DW_BYTES == 32 && g->far > 1 && g->xw * REAL_SIZE >= 256 && g->xw * REAL_SIZE % 4096 != 0);
 }
 
-#define STRIP(row, R) DW(channel_strip)(g, x, w, INNER_ ? NULL : wv, bias, y, row, first, blocks, channels, NULL, K_, S_, R, T_, DW_PLAIN)
+#define STRIP(row, R) \
+    DW(channel_strip)(g, x, w, INNER_ ? NULL : wv, bias, y, row, first, blocks, channels, down, NULL, K_, S_, R, T_, DW_PLAIN)
 #define TILE(K, S, R, T, INNER, WHEN)                                                                                       \
     static void DW(channel_##K##_##S##_##T)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, \
                                             ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels) { \
         enum { K_ = K, S_ = S, T_ = T, INNER_ = INNER };                                                                   \
+        const int down = INNER && DW(from_last)(g, x, y);                                                                  \
         VEC wv[K * K];                                                                                                     \
         if (!INNER) DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = DW(load)(w + k / K * g->wh + k % K * g->ww);         \
         DW_STRIPS(R, g->sh > g->kh || (T == 1 && !DW(in_order)(g)), STRIP);                                                \
@@ -648,7 +692,7 @@ DW_CHANNEL_TILES(TILE)
 #undef TILE
 #undef STRIP
 
-#define STRIP(row, R) DW(channel_strip)(g, x, w, wv, bias, y, row, 0, 1, 0, b, K_, S_, R, T_, DW_REPEAT)
+#define STRIP(row, R) DW(channel_strip)(g, x, w, wv, bias, y, row, 0, 1, 0, 0, b, K_, S_, R, T_, DW_REPEAT)
 #define TILE(K, S, R, T)                                                                                                   \
     static void DW(repeat_##K##_##S)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y,        \
                                      ptrdiff_t r0, ptrdiff_t r1, const DW(dw_block) *b) {                                  \
@@ -691,6 +735,24 @@ DW_INLINE int DW(tile_serves)(const dw_geometry *g, const int S, const int T, co
     return when == 0 || dw_ceil_div(g->cols, T) * T < dw_ceil_div(g->cols, 7) * 7 + (S == 2);
 }
 
+typedef void DW(tile)(const dw_geometry *, const REAL *, const REAL *, const REAL *, REAL *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t,
+                      ptrdiff_t);
+
+/* A tile that takes all blocks in turn, with the caller's packed weights, or packed here for as many blocks at a time as fit. */
+static void DW(packed_blocks)(DW(tile) *tile, const int wraps, const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y,
+                              ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels) {
+    DW_ALIGNED REAL packed[DW_INNER_BYTES / REAL_SIZE];
+    const ptrdiff_t most = (ptrdiff_t)(sizeof packed / sizeof(VEC)) / (g->kh * g->kw + 1);
+    if (g->packed) {
+        tile(g, x, w, NULL, y, r0, r1, first, blocks, channels);
+        return;
+    }
+    for (; blocks > 0; blocks -= most, first += most * LANES) {
+        DW(pack_weights)(g, w, bias, first, dw_min(blocks, most), channels, wraps, packed);
+        tile(g, x, packed, NULL, y, r0, r1, first, dw_min(blocks, most), channels);
+    }
+}
+
 /* Output rows r0..r1 of `blocks` blocks of LANES output channels from channel `first` on, see block_at (of fewer lanes, where
  * there are fewer than LANES channels in all).  x: channel 0 of an image; w, bias, y: output channel 0; bias may be NULL. */
 static void DW(channel_blocks)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0,
@@ -698,9 +760,11 @@ static void DW(channel_blocks)(const dw_geometry *g, const REAL *x, const REAL *
     if (g->repeat == 1 && channels >= LANES) {
 #define TILE(K, S, R, T, INNER, WHEN)                                                                                       \
         if (g->kh == K && g->kw == K && g->sh == S && g->sw == S && DW(tile_serves)(g, S, T, WHEN)) {                      \
-            for (ptrdiff_t k = 0; k < (INNER ? 1 : blocks); k++) {                                                         \
-                const ptrdiff_t c = INNER ? 0 : DW(block_at)(first, k, channels);                                          \
-                DW(channel_##K##_##S##_##T)(g, x + c, w + c, bias ? bias + c : NULL, y + c, r0, r1, first, INNER ? blocks : 1, channels); \
+            if (INNER)                                                                                                     \
+                DW(packed_blocks)(DW(channel_##K##_##S##_##T), T > 1, g, x, w, bias, y, r0, r1, first, blocks, channels);  \
+            else for (ptrdiff_t k = 0; k < blocks; k++) {                                                                  \
+                const ptrdiff_t c = DW(block_at)(first, k, channels);                                                      \
+                DW(channel_##K##_##S##_##T)(g, x + c, w + c, bias ? bias + c : NULL, y + c, r0, r1, 0, 1, channels);       \
             }                                                                                                              \
             return;                                                                                                        \
         }
