@@ -5,7 +5,7 @@
 
 Part of _kernels.pyx.  One task is an image, a row phase, a band of rows and a group of blocks of channels.
 
-Refused here: argument checks, pixels whose channels have gaps, scratch beyond SCRATCH_BYTES a call (packed weights).
+Refused here: argument checks, pixels whose channels have gaps, scratch beyond SCRATCH_BYTES a worker (packed weights).
 """
 
 
@@ -17,9 +17,17 @@ cdef inline void channel_blocks(const dw_geometry* g, const real* x, const real*
         channel_blocks_f64(g, x, w, bias, y, r0, r1, first, blocks, channels)
 
 
-cdef void channel_task(const Plan* shared, Py_ssize_t task, const real* x, const real* w, const real* bias,
-                       real* y) noexcept nogil:
-    """One image, one row phase, one band of rows, one group of channel blocks; all column phases."""
+cdef inline void pack_weights(const dw_geometry* g, const real* w, const real* bias, Py_ssize_t first, Py_ssize_t blocks,
+                              Py_ssize_t channels, bint wraps, real* packed) noexcept nogil:
+    if real is float:
+        pack_weights_f32(g, w, bias, first, blocks, channels, wraps, packed)
+    else:
+        pack_weights_f64(g, w, bias, first, blocks, channels, wraps, packed)
+
+
+cdef void channel_task(const Plan* shared, Py_ssize_t task, const real* x, const real* w, const real* bias, real* y, bint wraps,
+                       real* packed) noexcept nogil:
+    """One image, one row phase, one band of rows, one group of channel blocks; all column phases.  packed: see run_channels."""
     cdef Plan p = shared[0]
     cdef Py_ssize_t lanes = lanes_of(sizeof(real))
     cdef Py_ssize_t group = task % p.groups, band = task // p.groups % p.bands
@@ -31,13 +39,18 @@ cdef void channel_task(const Plan* shared, Py_ssize_t task, const real* x, const
     enter_rows(&p, fh, &rows)
     r0, r1 = band_row(rows, band, p.bands), band_row(rows, band + 1, p.bands)
     first, end = blocks * group // p.groups, blocks * (group + 1) // p.groups
+    if packed:
+        pack_weights(&p.geometry, w, bias, p.start + first * lanes, end - first, p.channels, wraps, packed)
+        w = packed
+        p.geometry.packed = 1
+    elif p.geometry.packed:
+        w += first * lanes * (p.rows.taps * p.cols.taps + 1)
     row0 = p.geometry.x0
     for fw in range(p.cols.phases):
         cols = make_phase(&p.cols, fw)
         p.geometry.x0 = row0 + cols.first * p.xw
         p.geometry.col_lo, p.geometry.col_hi, p.geometry.cols = cols.lo, cols.hi, cols.out
-        channel_blocks(&p.geometry, x, w + (first * lanes * (p.rows.taps * p.cols.taps + 1) if p.geometry.packed else 0), bias,
-                       y + fw * p.yw, r0, r1, p.start + first * lanes, end - first, p.channels)
+        channel_blocks(&p.geometry, x, w, bias, y + fw * p.yw, r0, r1, p.start + first * lanes, end - first, p.channels)
 
 
 cdef inline void set_blocks(Plan* p, const real* x, Py_ssize_t strides, Py_ssize_t least, bint wraps) noexcept nogil:
@@ -54,8 +67,8 @@ cdef inline void set_blocks(Plan* p, const real* x, Py_ssize_t strides, Py_ssize
 
 
 cdef inline Py_ssize_t packed_bytes(const Plan* p, Py_ssize_t size) noexcept nogil:
-    """Of scratch for packed weights and bias, see pack_weights; 0 where the tiles use them as they lie, or those of a task pack
-    them, some at a time."""
+    """Of scratch of a worker for packed weights and bias, see pack_weights of _tiles.h; 0 where tiles use them as they lie, or pack
+    them themselves, some at a time."""
     cdef Py_ssize_t total = (p.rows.taps * p.cols.taps + 1) * (p.channels * size + 2 * DW_VECTOR_BYTES)
     if (not DW_VECTOR_BYTES or p.repeat > 1 or p.channels * size < DW_VECTOR_BYTES or total > SCRATCH_BYTES
             or not dw_takes_all(p.rows.taps, p.cols.taps, p.rows.step, p.cols.step)):
@@ -65,18 +78,15 @@ cdef inline Py_ssize_t packed_bytes(const Plan* p, Py_ssize_t size) noexcept nog
 
 cdef void run_channels(Plan* p, const real* x, const real* w, const real* bias, real* y, real* packed,
                        int workers) noexcept nogil:
-    """packed: packed_bytes of scratch, or NULL."""
+    """packed: packed_bytes of scratch for each worker, or NULL."""
     cdef Py_ssize_t lanes = lanes_of(sizeof(real))
-    cdef Py_ssize_t task, tasks, row = 0
+    cdef Py_ssize_t task, tasks, row = 0, size = packed_bytes(p, sizeof(real)) // <Py_ssize_t> sizeof(real)
     cdef bint wraps = dw_wraps(p.rows.taps, p.cols.taps, p.rows.step, p.cols.step, p.geometry.stream)
     fill_geometry(p)
     set_blocks(p, x, p.xw | p.xh | p.xn, (4 if p.cols.step == 1 else 2) if wraps else 8, wraps)
-    if packed:
-        if real is float:
-            pack_weights_f32(&p.geometry, w, bias, p.start, p.blocks, p.channels, wraps, packed)
-        else:
-            pack_weights_f64(&p.geometry, w, bias, p.start, p.blocks, p.channels, wraps, packed)
-        w = packed
+    if packed and workers <= 1:
+        pack_weights(&p.geometry, w, bias, p.start, p.blocks, p.channels, wraps, packed)
+        w, packed = packed, NULL
         p.geometry.packed = 1
     p.geometry.repeat = p.repeat
     p.geometry.sw, p.geometry.xw, p.geometry.yw = p.cols.step, p.cols.dilation * p.xw, p.cols.phases * p.yw
@@ -94,7 +104,7 @@ cdef void run_channels(Plan* p, const real* x, const real* w, const real* bias, 
     while next_round(&p.watch, tasks, workers):
         if workers <= 1:
             for task in range(p.watch.begin, p.watch.end):
-                channel_task(p, task, x, w, bias, y)
-        else:
+                channel_task(p, task, x, w, bias, y, wraps, packed)
+        else:     # each packs its own, since what another core has just written comes slowly (56x56x128 at stride 2: 27 us for 24)
             for task in prange(p.watch.begin, p.watch.end, schedule="static", num_threads=workers):
-                channel_task(p, task, x, w, bias, y)
+                channel_task(p, task, x, w, bias, y, wraps, packed + threadid() * size if packed else packed)

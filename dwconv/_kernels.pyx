@@ -13,8 +13,8 @@ Below the entry point there are pointers, Py_ssize_t and `noexcept nogil` only.
 
 Refused here: argument checks (functional.py has made them; a debug build adds bounds checks on what the entries touch),
 dtypes other than float32 and float64, inputs whose innermost axis has gaps, scratch beyond PATTERN_BYTES a call (the
-repeated weights of an image with few channels) or SCRATCH_BYTES a worker (planes as channels, some channels of pixels), or a
-call (packed weights).
+repeated weights of an image with few channels) or SCRATCH_BYTES a worker (planes as channels, some channels of pixels,
+packed weights).
 
 This file is compiled once per instruction set, see setup.py.  Bits do not depend on how the work is cut: see _tiles.h.
 """
@@ -478,7 +478,7 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
     elif flat:
         room = numbers * size if numbers * size <= PATTERN_BYTES else 0
     elif last:
-        room = packed_bytes(&p, size)
+        room = workers * packed_bytes(&p, size)
     if room:
         scratch = <real*> aligned_alloc(64, (room + 63) // 64 * 64)
         if not scratch:

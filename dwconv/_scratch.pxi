@@ -44,10 +44,7 @@ cdef inline const real* near_weights(Plan* p, const real* w, const real* bias, P
             return w
         scratch += SCRATCH_BYTES // size - packed
         g.packed = 1
-        if real is float:
-            pack_weights_f32(g, w, bias, 0, blocks, channels, False, scratch)
-        else:
-            pack_weights_f64(g, w, bias, 0, blocks, channels, False, scratch)
+        pack_weights(g, w, bias, 0, blocks, channels, False, scratch)
         return scratch
     if taps * channels * size > WEIGHT_BYTES or p.wh != p.cols.taps * p.ww:   # those of chunks of fewer channels may fit
         return w
@@ -84,7 +81,9 @@ cdef void scratch_blocks(Plan* p, const Band* band, const real* scratch, Py_ssiz
 cdef inline bint shares_sets(const Plan* p, Py_ssize_t pitch) noexcept nogil:
     """Whether pixels `pitch` bytes apart, powers of two, lose the nearest cache to each other before a tile needs them again."""
     if DW_VECTOR_BYTES != 32:
-        return pitch % 2048 == 0
+        # 3x3 in place: 14x14x512 1.03 to 1.24 times as fast, 7x7x1024 0.7 to 1.04, 32 of those 1.1 to 1.24
+        return pitch % 2048 == 0 and (p.rows.taps != 3 or p.cols.taps != 3 or p.rows.step != p.cols.step or p.rows.step > 2
+                                      or p.geometry.far == 0 and p.cols.dilation * pitch % 4096 == 0)
     if p.rows.taps == p.cols.taps == 3 and p.rows.step == p.cols.step <= 2 and (
             p.rows.step == 2 or p.geometry.far > 1 and p.cols.dilation * pitch % 4096 != 0):
         return False          # tiles of one column, see the tables of _tiles.h
