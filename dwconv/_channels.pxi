@@ -67,8 +67,8 @@ cdef inline void set_blocks(Plan* p, const real* x, Py_ssize_t strides, Py_ssize
 
 
 cdef inline Py_ssize_t packed_bytes(const Plan* p, Py_ssize_t size) noexcept nogil:
-    """Of scratch of a worker for packed weights and bias, see pack_weights of _tiles.h; 0 where tiles use them as they lie, or pack
-    them themselves, some at a time."""
+    """Of scratch of a worker for packed weights and bias, see pack_weights of _tiles.h; 0 where tiles use them as they lie, or
+    pack them themselves, some at a time."""
     cdef Py_ssize_t total = (p.rows.taps * p.cols.taps + 1) * (p.channels * size + 2 * DW_VECTOR_BYTES)
     if (not DW_VECTOR_BYTES or p.repeat > 1 or p.channels * size < DW_VECTOR_BYTES or total > SCRATCH_BYTES
             or not dw_takes_all(p.rows.taps, p.cols.taps, p.rows.step, p.cols.step)):
@@ -90,7 +90,7 @@ cdef void run_channels(Plan* p, const real* x, const real* w, const real* bias, 
         p.geometry.packed = 1
     p.geometry.repeat = p.repeat
     p.geometry.sw, p.geometry.xw, p.geometry.yw = p.cols.step, p.cols.dilation * p.xw, p.cols.phases * p.yw
-    if not dw_takes_all(p.rows.taps, p.cols.taps, p.rows.step, p.cols.step):     # each block goes over the rows of a band
+    if not dw_takes_all(p.rows.taps, p.cols.taps, p.rows.step, p.cols.step):   # each block goes over the rows of a band
         row = sizeof(real) * (p.rows.stride * p.cols.size * p.channels // p.repeat + p.cols.out * p.channels)
     p.bands = band_count(p, row, p.images * p.rows.phases, workers)
     p.groups = 1
@@ -105,6 +105,6 @@ cdef void run_channels(Plan* p, const real* x, const real* w, const real* bias, 
         if workers <= 1:
             for task in range(p.watch.begin, p.watch.end):
                 channel_task(p, task, x, w, bias, y, wraps, packed)
-        else:     # each packs its own, since what another core has just written comes slowly (56x56x128 at stride 2: 27 us for 24)
+        else:     # each packs its own: what another core has just written comes slowly (56x56x128 at stride 2: 27 us for 24)
             for task in prange(p.watch.begin, p.watch.end, schedule="static", num_threads=workers):
                 channel_task(p, task, x, w, bias, y, wraps, packed + threadid() * size if packed else packed)

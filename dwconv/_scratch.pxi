@@ -33,8 +33,8 @@ cdef inline Band band_of(const Plan* p, Py_ssize_t band) noexcept nogil:
 
 cdef inline const real* near_weights(Plan* p, const real* w, const real* bias, Py_ssize_t channels,
                                      real* scratch) noexcept nogil:
-    """The weights of some channels, at the end of the scratch if they fit, packed where tiles want that: tiles load them often, and
-    taps a power of two apart share sets of the cache with the pixels of the result."""
+    """The weights of some channels, at the end of the scratch if they fit, packed where tiles want that: tiles load them often,
+    and taps a power of two apart share sets of the cache with the pixels of the result."""
     cdef dw_geometry* g = &p.geometry
     cdef Py_ssize_t taps = p.rows.taps * p.cols.taps, size = sizeof(real), lanes = lanes_of(size)
     cdef Py_ssize_t blocks = dw_ceil_div(channels, lanes), packed = blocks * lanes * (taps + 1)
@@ -231,8 +231,15 @@ cdef void plane_task(const Plan* shared, Py_ssize_t task, const real* x, const r
     cdef Py_ssize_t base = dw_min(first, p.channels - lanes)      # the last block recomputes some planes, but does not store them
     cdef Band band = band_of(&p, task % p.bands), part
     cdef const real* planes[16]
+    cdef real room[18 * 16]   # 4x4 taps, the bias, and what aligns them
+    cdef real* packed = <real*> (<size_t> room + 63 & ~<size_t> 63)
     cdef int lane
     cdef real* out = scratch + dw_max(band.in1 - band.in0, 0) * size * lanes
+    w, bias = w + base, bias + base if bias else bias
+    if dw_takes_all(p.rows.taps, p.cols.taps, p.rows.step, p.cols.step):     # now: tiles would wait for what was just stored
+        pack_weights(&p.geometry, w, bias, 0, 1, lanes, False, packed)
+        w = packed
+        p.geometry.packed = 1
     for lane in range(lanes):
         planes[lane] = x + n * p.xn + (base + lane) // p.repeat * p.xc
     if real is float:
@@ -244,7 +251,7 @@ cdef void plane_task(const Plan* shared, Py_ssize_t task, const real* x, const r
         part = band
         part.q1 = dw_min(band.q0 + p.turns, band.q1)
         part.r1 = dw_min(part.q1 * p.rows.phases, band.r1)
-        scratch_blocks(&p, &part, scratch, lanes, w + base, bias + base if bias else bias, out - part.r0 * row, row, lanes)
+        scratch_blocks(&p, &part, scratch, lanes, w, bias, out - part.r0 * row, row, lanes)
         if real is float:
             scatter_planes_f32(out, (part.r1 - part.r0) * p.cols.out, y + part.r0 * p.cols.out, p.yc, first - base)
         else:

@@ -98,15 +98,20 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
         raise ValueError(f"bias must have shape ({channels},), one number per output channel, got {bias.shape}")
     if not batch:
         shape = shape[1:]
-    direct = out is not None and check_out(out, shape, dtype) and dtype is computed and function is None
+    direct = (out is not None and ((type(out) is _ndarray and out.dtype is dtype and out.shape == shape and out.flags.carray)
+                                   or check_out(out, shape, dtype)) and dtype is computed and function is None)
     workers = _runtime.resolve_workers(workers, work)
 
     y = out if direct else np.empty(shape, computed)
     if x.size and y.size:
         if kernel.ndim == 2:
             kernel = np.broadcast_to(kernel[:, :, None], kernel_shape)
-        x, kernel = readable(x if batch else x[None], computed), packed(kernel, computed)
-        bias = None if bias is None else packed(bias, computed)
+        if not (batch and x.dtype is computed and x.flags.carray):
+            x = readable(x if batch else x[None], computed)
+        if not (kernel.dtype is computed and kernel.flags.carray):
+            kernel = packed(kernel, computed)
+        if bias is not None and not (bias.dtype is computed and bias.flags.carray):
+            bias = packed(bias, computed)
         while not _runtime.kernels.forward(data_format, x, kernel, bias, y if batch else y[None], rows, cols, clamp or (),
                                            workers):
             # out shares memory with an input; a new array only with one whose strides span what is not its own
