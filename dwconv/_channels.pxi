@@ -27,7 +27,8 @@ cdef inline void pack_weights(const dw_geometry* g, const real* w, const real* b
 
 cdef void channel_task(const Plan* shared, Py_ssize_t task, const real* x, const real* w, const real* bias, real* y, bint wraps,
                        real* packed) noexcept nogil:
-    """One image, one row phase, one band of rows, one group of channel blocks; all column phases.  packed: see run_channels."""
+    """One image, one row phase, one band of rows, one group of channel blocks; all column phases.  packed: scratch for its packed weights,
+    or NULL."""
     cdef Plan p = shared[0]
     cdef Py_ssize_t lanes = lanes_of(sizeof(real))
     cdef Py_ssize_t group = task % p.groups, band = task // p.groups % p.bands
@@ -43,8 +44,6 @@ cdef void channel_task(const Plan* shared, Py_ssize_t task, const real* x, const
         pack_weights(&p.geometry, w, bias, p.start + first * lanes, end - first, p.channels, wraps, packed)
         w = packed
         p.geometry.packed = 1
-    elif p.geometry.packed:
-        w += first * lanes * (p.rows.taps * p.cols.taps + 1)
     row0 = p.geometry.x0
     for fw in range(p.cols.phases):
         cols = make_phase(&p.cols, fw)
@@ -84,10 +83,6 @@ cdef void run_channels(Plan* p, const real* x, const real* w, const real* bias, 
     cdef bint wraps = dw_wraps(p.rows.taps, p.cols.taps, p.rows.step, p.cols.step, p.geometry.stream)
     fill_geometry(p)
     set_blocks(p, x, p.xw | p.xh | p.xn, (4 if p.cols.step == 1 else 2) if wraps else 8, wraps)
-    if packed and workers <= 1:
-        pack_weights(&p.geometry, w, bias, p.start, p.blocks, p.channels, wraps, packed)
-        w, packed = packed, NULL
-        p.geometry.packed = 1
     p.geometry.repeat = p.repeat
     p.geometry.sw, p.geometry.xw, p.geometry.yw = p.cols.step, p.cols.dilation * p.xw, p.cols.phases * p.yw
     if not dw_takes_all(p.rows.taps, p.cols.taps, p.rows.step, p.cols.step):   # each block goes over the rows of a band
@@ -101,6 +96,10 @@ cdef void run_channels(Plan* p, const real* x, const real* w, const real* bias, 
         p.groups = even_shares(1, p.channels // lanes, tasks, workers)
     p.groups = for_rounds(p, p.groups, p.channels // lanes, tasks, workers)
     tasks *= p.groups
+    if packed and workers <= 1 and p.groups == 1:
+        pack_weights(&p.geometry, w, bias, p.start, p.blocks, p.channels, wraps, packed)
+        w, packed = packed, NULL
+        p.geometry.packed = 1
     while next_round(&p.watch, tasks, workers):
         if workers <= 1:
             for task in range(p.watch.begin, p.watch.end):

@@ -69,7 +69,8 @@ enum { DW_SHIFTED_COLS = 1024, DW_SHIFTED_VECTORS = 4 }; /* of shifted tiles: ou
 #define DW_WRAPS (DW_BYTES == 64) /* whether masked loads and stores are cheap enough for blocks of a pixel's last and first channels */
 #define DW_ROWS_LITERAL (DW_BYTES == 32) /* whether row tiles have code for each range of their rows: measured there only */
 enum { DW_TAP_LANES = 32 }; /* kernel columns whose masks a tile keeps */
-enum { DW_INNER_BYTES = 16384 }; /* of weights, up to which tiles take all channels of a pixel in turn: half of L1 */
+enum { DW_INNER_BYTES = 16384 }; /* of weights, up to which tiles of any kernel take all channels of a pixel in turn: half of L1 */
+enum { DW_PACKED_BYTES = 4096 }; /* of weights packed on the stack, of which a thread may have 16 KB */
 
 static inline ptrdiff_t dw_max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 static inline ptrdiff_t dw_min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
@@ -741,7 +742,7 @@ typedef void DW(tile)(const dw_geometry *, const REAL *, const REAL *, const REA
 /* A tile that takes all blocks in turn, with the caller's packed weights, or packed here for as many blocks at a time as fit. */
 static void DW(packed_blocks)(DW(tile) *tile, const int wraps, const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y,
                               ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels) {
-    DW_ALIGNED REAL packed[DW_INNER_BYTES / REAL_SIZE];
+    DW_ALIGNED REAL packed[DW_PACKED_BYTES / REAL_SIZE];
     const ptrdiff_t most = (ptrdiff_t)(sizeof packed / sizeof(VEC)) / (g->kh * g->kw + 1);
     if (g->packed) {
         tile(g, x, w, NULL, y, r0, r1, first, blocks, channels);
