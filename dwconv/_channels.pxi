@@ -27,8 +27,8 @@ cdef inline void pack_weights(const dw_geometry* g, const real* w, const real* b
 
 cdef void channel_task(const Plan* shared, Py_ssize_t task, const real* x, const real* w, const real* bias, real* y, bint wraps,
                        real* packed) noexcept nogil:
-    """One image, one row phase, one band of rows, one group of channel blocks; all column phases.  packed: scratch for its packed weights,
-    or NULL."""
+    """One image, one row phase, one band of rows, one group of channel blocks; all column phases.  packed: scratch for its
+    weights, or NULL."""
     cdef Plan p = shared[0]
     cdef Py_ssize_t lanes = lanes_of(sizeof(real))
     cdef Py_ssize_t group = task % p.groups, band = task // p.groups % p.bands

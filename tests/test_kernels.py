@@ -274,7 +274,7 @@ def placed(array, address):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("strides", [1, 2])
 def test_weights_at_the_sets_of_pixels(kernels, threaded, strides, dtype):
-    """Taps as far apart as pixels, a multiple of 512 bytes, that start near them or the outputs, which are before x or after it."""
+    """Taps as far apart as pixels, a multiple of 512 bytes, that start near them or the outputs, before x or after it."""
     size = np.dtype(dtype).itemsize
     for pitch, start, beside in itertools.product((512, 1024, 2048, 4096, 6144), (0, 20), (0, 1)):
         shape = 1, 12, 14 if pitch == 512 else 9, pitch // size
@@ -289,7 +289,7 @@ def test_weights_at_the_sets_of_pixels(kernels, threaded, strides, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("k, strides", [(3, 1), (3, 2), (2, 1), (4, 1)])
+@pytest.mark.parametrize(("k", "strides"), [(3, 1), (3, 2), (2, 1), (4, 1)])
 def test_more_weights_than_are_packed_at_a_time(kernels, threaded, k, strides, dtype):
     """By the call, by a worker, or by a tile; with dilation the taps of each phase are the same."""
     for c, workers, dilation in itertools.product((135, 1700), (1, 3), (1, 2) if strides == 1 else (1,)):
