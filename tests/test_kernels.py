@@ -297,7 +297,8 @@ def test_more_weights_than_are_packed_at_a_time(kernels, threaded, k, strides, d
         x, kernel, bias, results = problem((2, 5, 6, c), (k, k, 1), options)
         arrays = [a.astype(dtype) for a in (x, kernel, bias)]
         for bias, y in zip((None, arrays[2]), results, strict=True):
-            assert_equal(dwconv.depthwise_conv2d(*arrays[:2], bias, workers=workers, **dict(options)), y, f"{c=} {workers=} {dilation=}")
+            result = dwconv.depthwise_conv2d(*arrays[:2], bias, workers=workers, **dict(options))
+            assert_equal(result, y, f"{c=} {workers=} {dilation=}")
         grad = arrays[0] if strides == 1 else dwconv.depthwise_conv2d(*arrays[:2], **dict(options))
         turned = dwconv.depthwise_conv2d_input_grad(grad, arrays[1], x.shape, workers=workers, **dict(options))
         again = dwconv.depthwise_conv2d_input_grad(grad[..., -9:], arrays[1][:, :, -9:], (2, 5, 6, 9), **dict(options))
