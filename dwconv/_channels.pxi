@@ -26,9 +26,9 @@ cdef inline void pack_weights(const dw_geometry* g, const real* w, const real* b
 
 
 cdef void channel_task(const Plan* shared, Py_ssize_t task, const real* x, const real* w, const real* bias, real* y, bint wraps,
-                       real* packed) noexcept nogil:
-    """One image, one row phase, one band of rows, one group of channel blocks; all column phases.  packed: scratch for its
-    weights, or NULL."""
+                       real* packed, Py_ssize_t numbers) noexcept nogil:
+    """One image, one row phase, one band of rows, one group of channel blocks; all column phases.  packed: the worker's
+    scratch for weights, of whose numbers the last says which group's they are; or NULL."""
     cdef Plan p = shared[0]
     cdef Py_ssize_t lanes = lanes_of(sizeof(real))
     cdef Py_ssize_t group = task % p.groups, band = task // p.groups % p.bands
@@ -41,7 +41,9 @@ cdef void channel_task(const Plan* shared, Py_ssize_t task, const real* x, const
     r0, r1 = band_row(rows, band, p.bands), band_row(rows, band + 1, p.bands)
     first, end = blocks * group // p.groups, blocks * (group + 1) // p.groups
     if packed:
-        pack_weights(&p.geometry, w, bias, p.start + first * lanes, end - first, p.channels, wraps, packed)
+        if packed[numbers - 1] != group + 1:
+            pack_weights(&p.geometry, w, bias, p.start + first * lanes, end - first, p.channels, wraps, packed)
+            packed[numbers - 1] = group + 1
         w = packed
         p.geometry.packed = 1
     row0 = p.geometry.x0
@@ -66,9 +68,10 @@ cdef inline void set_blocks(Plan* p, const real* x, Py_ssize_t strides, Py_ssize
 
 
 cdef inline Py_ssize_t packed_bytes(const Plan* p, Py_ssize_t size) noexcept nogil:
-    """Of scratch of a worker for packed weights and bias, see pack_weights of _tiles.h; 0 where tiles use them as they lie, or
-    pack them themselves, some at a time."""
-    cdef Py_ssize_t total = (p.rows.taps * p.cols.taps + 1) * (p.channels * size + 2 * DW_VECTOR_BYTES)
+    """Of scratch of a worker for packed weights and bias, see pack_weights of _tiles.h, whole vectors, and one for channel_task;
+    0 where tiles use weights as they lie, or pack them themselves, some at a time."""
+    cdef Py_ssize_t blocks = dw_ceil_div(p.channels, lanes_of(size)) + 1     # at most
+    cdef Py_ssize_t total = ((p.rows.taps * p.cols.taps + 1) * blocks + 1) * DW_VECTOR_BYTES
     if (not DW_VECTOR_BYTES or p.repeat > 1 or p.channels * size < DW_VECTOR_BYTES or total > SCRATCH_BYTES
             or not dw_takes_all(p.rows.taps, p.cols.taps, p.rows.step, p.cols.step)):
         return 0
@@ -79,7 +82,7 @@ cdef void run_channels(Plan* p, const real* x, const real* w, const real* bias, 
                        int workers) noexcept nogil:
     """packed: packed_bytes of scratch for each worker, or NULL."""
     cdef Py_ssize_t lanes = lanes_of(sizeof(real))
-    cdef Py_ssize_t task, tasks, row = 0, size = packed_bytes(p, sizeof(real)) // <Py_ssize_t> sizeof(real)
+    cdef Py_ssize_t task, tasks, worker, row = 0, size = packed_bytes(p, sizeof(real)) // <Py_ssize_t> sizeof(real)
     cdef bint wraps = dw_wraps(p.rows.taps, p.cols.taps, p.rows.step, p.cols.step, p.geometry.stream)
     fill_geometry(p)
     set_blocks(p, x, p.xw | p.xh | p.xn, (4 if p.cols.step == 1 else 2) if wraps else 8, wraps)
@@ -87,7 +90,8 @@ cdef void run_channels(Plan* p, const real* x, const real* w, const real* bias, 
     p.geometry.sw, p.geometry.xw, p.geometry.yw = p.cols.step, p.cols.dilation * p.xw, p.cols.phases * p.yw
     if not dw_takes_all(p.rows.taps, p.cols.taps, p.rows.step, p.cols.step):   # each block goes over the rows of a band
         row = sizeof(real) * (p.rows.stride * p.cols.size * p.channels // p.repeat + p.cols.out * p.channels)
-    p.bands = band_count(p, row, p.images * p.rows.phases, workers)
+    p.bands = dw_min(band_count(p, row, p.images * p.rows.phases, workers),
+                     dw_ceil_div(dw_ceil_div(p.rows.out, p.rows.phases), DW_ANY_ROWS))     # none is empty, see band_row
     p.groups = 1
     if share_channels(p, p.channels // (4 * lanes), workers):
         p.bands = 1
@@ -96,14 +100,12 @@ cdef void run_channels(Plan* p, const real* x, const real* w, const real* bias, 
         p.groups = even_shares(1, p.channels // lanes, tasks, workers)
     p.groups = for_rounds(p, p.groups, p.channels // lanes, tasks, workers)
     tasks *= p.groups
-    if packed and workers <= 1 and p.groups == 1:
-        pack_weights(&p.geometry, w, bias, p.start, p.blocks, p.channels, wraps, packed)
-        w, packed = packed, NULL
-        p.geometry.packed = 1
+    for worker in range(workers if packed else 0):
+        packed[(worker + 1) * size - 1] = 0
     while next_round(&p.watch, tasks, workers):
         if workers <= 1:
             for task in range(p.watch.begin, p.watch.end):
-                channel_task(p, task, x, w, bias, y, wraps, packed)
+                channel_task(p, task, x, w, bias, y, wraps, packed, size)
         else:     # each packs its own: what another core has just written comes slowly (56x56x128 at stride 2: 27 us for 24)
             for task in prange(p.watch.begin, p.watch.end, schedule="static", num_threads=workers):
-                channel_task(p, task, x, w, bias, y, wraps, packed + threadid() * size if packed else packed)
+                channel_task(p, task, x, w, bias, y, wraps, packed + threadid() * size if packed else packed, size)

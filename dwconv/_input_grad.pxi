@@ -165,7 +165,8 @@ cdef void run_grad_channels(Plan* p, const real* x, const real* w, real* y, int 
     p.bands = 1
     if not dw_grad_pairs(p.cols.taps, p.cols.stride, p.cols.dilation):
         p.bands = dw_ceil_div(p.rows.size * dw_min(p.cols.size * p.channels * <Py_ssize_t> sizeof(real), BAND_BYTES), BAND_BYTES)
-    p.bands = for_rounds(p, even_shares(dw_min(p.bands, units // 2), units // 2, p.images, workers), units, p.images, workers)
+    p.bands = for_rounds(p, even_shares(dw_min(p.bands, units // 2), units // 2, p.images, workers),
+                         dw_ceil_div(units, DW_ANY_ROWS), p.images, workers)
     p.groups = 1
     tasks = p.images * p.bands
     if tasks < workers:

@@ -293,7 +293,7 @@ cdef inline Py_ssize_t band_count(const Plan* p, Py_ssize_t row_bytes, Py_ssize_
 
 
 cdef inline Py_ssize_t band_row(Py_ssize_t rows, Py_ssize_t band, Py_ssize_t bands) noexcept nogil:
-    """The first row of a band of channels, where one tile ends and the next begins (28x28x240: 1.15 times as fast)."""
+    """The first row of a band of channels: where tiles of two rows end, if all are so high (AVX-512, 28x28x240: 1.05)."""
     return dw_min(dw_ceil_div(rows * band // bands, DW_ANY_ROWS) * DW_ANY_ROWS, rows)
 
 

@@ -37,12 +37,12 @@ cdef inline const real* near_weights(Plan* p, const real* w, const real* bias, P
     and taps a power of two apart share sets of the cache with the pixels of the result."""
     cdef dw_geometry* g = &p.geometry
     cdef Py_ssize_t taps = p.rows.taps * p.cols.taps, size = sizeof(real), lanes = lanes_of(size)
-    cdef Py_ssize_t blocks = dw_ceil_div(channels, lanes), packed = blocks * lanes * (taps + 1)
+    cdef Py_ssize_t blocks = dw_ceil_div(channels, lanes), numbers = blocks * lanes * (taps + 1)
     g.wh, g.ww, g.packed = p.wh, p.ww, 0
     if dw_takes_all(p.rows.taps, p.cols.taps, p.rows.step, p.cols.step):
-        if packed * size > WEIGHT_BYTES:
+        if numbers * size > WEIGHT_BYTES:
             return w
-        scratch += SCRATCH_BYTES // size - packed
+        scratch += SCRATCH_BYTES // size - numbers
         g.packed = 1
         pack_weights(g, w, bias, 0, blocks, channels, False, scratch)
         return scratch
@@ -80,7 +80,9 @@ cdef void scratch_blocks(Plan* p, const Band* band, const real* scratch, Py_ssiz
 
 cdef inline bint shares_sets(const Plan* p, Py_ssize_t pitch) noexcept nogil:
     """Whether pixels `pitch` bytes apart, powers of two, lose the nearest cache to each other before a tile needs them again."""
-    if DW_VECTOR_BYTES != 32:
+    if DW_VECTOR_BYTES == 16:
+        return pitch % 2048 == 0
+    if DW_VECTOR_BYTES == 64:
         # 3x3 in place: 14x14x512 1.03 to 1.24 times as fast, 7x7x1024 0.7 to 1.04, 32 of those 1.1 to 1.24
         return pitch % 2048 == 0 and (p.rows.taps != 3 or p.cols.taps != 3 or p.rows.step != p.cols.step or p.rows.step > 2
                                       or p.geometry.far == 0 and p.cols.dilation * pitch % 4096 == 0)

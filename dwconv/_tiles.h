@@ -70,7 +70,7 @@ enum { DW_SHIFTED_COLS = 1024, DW_SHIFTED_VECTORS = 4 }; /* of shifted tiles: ou
 #define DW_ROWS_LITERAL (DW_BYTES == 32) /* whether row tiles have code for each range of their rows: measured there only */
 enum { DW_TAP_LANES = 32 }; /* kernel columns whose masks a tile keeps */
 enum { DW_INNER_BYTES = 16384 }; /* of weights, up to which tiles of any kernel take all channels of a pixel in turn: half of L1 */
-enum { DW_PACKED_BYTES = 4096 }; /* of weights packed on the stack, of which a thread may have 16 KB */
+enum { DW_PACKED_BYTES = 4096 }; /* of weights packed on the stack, which may be 16 KB in all (OMP_STACKSIZE, PTHREAD_STACK_MIN) */
 
 static inline ptrdiff_t dw_max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 static inline ptrdiff_t dw_min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
@@ -755,7 +755,8 @@ static void DW(packed_blocks)(DW(tile) *tile, const int wraps, const dw_geometry
 }
 
 /* Output rows r0..r1 of `blocks` blocks of LANES output channels from channel `first` on, see block_at (of fewer lanes, where
- * there are fewer than LANES channels in all).  x: channel 0 of an image; w, bias, y: output channel 0; bias may be NULL. */
+ * there are fewer than LANES channels in all).  x: channel 0 of an image; w, bias, y: output channel 0 (w: packed weights and biases of
+ * those blocks, if g->packed); bias may be NULL. */
 static void DW(channel_blocks)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0,
                                ptrdiff_t r1, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels) {
     if (g->repeat == 1 && channels >= LANES) {

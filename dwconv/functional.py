@@ -106,6 +106,7 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
     if x.size and y.size:
         if kernel.ndim == 2:
             kernel = np.broadcast_to(kernel[:, :, None], kernel_shape)
+        # most arrays need no call, a tenth of a small one's time
         if not (batch and x.dtype is computed and x.flags.carray):
             x = readable(x if batch else x[None], computed)
         if not (kernel.dtype is computed and kernel.flags.carray):
