@@ -284,7 +284,8 @@ DW_INLINE void DW(channel_strip)(
         const ptrdiff_t u0 = g->col_lo - c * S, u1 = g->col_hi - c * S;
         const int inside = u0 <= 0 && span <= u1 && T <= g->cols;
         /* padding by half a kernel: the compiler knows which inputs are missing (14x14x672 5x5: 1.1 times) */
-        const int literal = DW_BYTES == 32 && by_rows && T == 7 && (late || S == 1) && T <= g->cols;
+        const int seven = DW_BYTES == 32 && by_rows && T == 7 && (late || S == 1) && T <= g->cols;
+        const int literal = seven || (DW_BYTES == 32 && late && K == 3 && R * T == 8 && T <= g->cols);
         const REAL *xc = x + c * S * g->xw;
         REAL *yc = y + c * g->yw;
         ptrdiff_t k = start, left = blocks;
@@ -306,7 +307,7 @@ DW_INLINE void DW(channel_strip)(
         if (late && (R > 1 || T == 1) && inside && t0 <= 0 && (R - 1) * S + K <= t1) /* so small a tile feels a test for each row */
             BLOCKS(1, 0, 0, span, T);
         else if (inside) BLOCKS(0, 0, 0, span, T);
-        else if (literal && u0 == K / 2 && u1 == span - K / 2) BLOCKS(0, 1, K / 2, span - K / 2, T);
+        else if (seven && u0 == K / 2 && u1 == span - K / 2) BLOCKS(0, 1, K / 2, span - K / 2, T);
         else if (literal && u0 == K / 2 && u1 >= span) BLOCKS(0, 1, K / 2, span, T);
         else if (literal && u0 <= 0 && u1 == span - K / 2) BLOCKS(0, 1, 0, span - K / 2, T);
         else if (!late || !by_rows) BLOCKS(0, 1, u0, u1, g->cols - c); /* others never come here, see tile_serves */
