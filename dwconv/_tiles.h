@@ -146,11 +146,10 @@ DW_INLINE void DW(store_channels)(const dw_geometry *g, REAL *y, VEC *acc, const
     }
 }
 
-/* One tile of a kernel whose size is a literal, weights in w[K*K] or, if late, loaded from packed ones when their turn comes.  x: tap (0, 0) of
- * the first output.  Tap rows t0 <= t < t1 and, if checked, tap columns u0 <= u < u1 lie in the image, all rows of a tile that is within; if
- * checked, only the first `cols` columns are stored.  Each input vector is loaded once and multiplied into every output that it reaches.
- * next: if not NULL, packed weights that go to w before the outputs are stored, since a load waits for a store shortly before it that has
- * the same last 12 bits of address. */
+/* One tile of a kernel whose size is a literal, weights in w[K*K] or, if late, loaded from packed ones when their turn comes.  x: tap
+ * (0, 0) of the first output.  Tap rows t0 <= t < t1 and, if checked, tap columns u0 <= u < u1 lie in the image, all rows of a tile that
+ * is within; if checked, only the first `cols` columns are stored.  Each input vector is loaded once and multiplied into every output
+ * that it reaches.  next: if not NULL, packed weights that go to w before the outputs are stored, for which they might wait: from_last. */
 DW_INLINE void DW(channel_tile)(
         const dw_geometry *g, const REAL *x, VEC *w, const REAL *packed, const REAL *next, VEC bias, REAL *y, ptrdiff_t t0, ptrdiff_t t1,
         ptrdiff_t u0, ptrdiff_t u1, ptrdiff_t cols, const DW(dw_block) *b, const int K, const int S, const int R, const int T,

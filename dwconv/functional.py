@@ -98,8 +98,7 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
         raise ValueError(f"bias must have shape ({channels},), one number per output channel, got {bias.shape}")
     if not batch:
         shape = shape[1:]
-    direct = (out is not None and ((type(out) is _ndarray and out.dtype is dtype and out.shape == shape and out.flags.carray)
-                                   or check_out(out, shape, dtype)) and dtype is computed and function is None)
+    direct = out is not None and check_out(out, shape, dtype) and dtype is computed and function is None
     workers = _runtime.resolve_workers(workers, work)
 
     y = out if direct else np.empty(shape, computed)
