@@ -518,7 +518,7 @@ DW_INLINE void DW(grad_shifted_planes)(const dw_grad *g, const REAL *const *x, c
     DW(dw_shifted_lanes) m[DW_MOST_LINES];
     const ptrdiff_t vectors = dw_ceil_div(e1 - e0, LANES), blocks = dw_ceil_div(vectors, most);
     dw_geometry of;
-    of.kw = K, of.sw = S, of.pad = g->pad, of.width = g->width, of.cols = e1;
+    of.kw = K, of.xw = 1, of.sw = S, of.pad = g->pad, of.width = g->width, of.cols = e1;
     for (ptrdiff_t b = 0, v = 0, end; b < blocks; b++, v = end) {
         end = vectors * (b + 1) / blocks;
         DW(shifted_lanes)(&of, m + b, e0 + v * LANES, end - v);
@@ -680,7 +680,7 @@ static int DW(grad_shifted_serve)(ptrdiff_t kh, ptrdiff_t kw, ptrdiff_t sh, ptrd
 #define TILE(K, S, MOST) found |= kh == K && kw == K && sh == S && sw == S;
     DW_GRAD_SHIFTED_TILES(TILE)
 #undef TILE
-    return found && DW(borders_serve)(kw, sw, cols, width, pad);
+    return found && DW(borders_serve)(kw, 1, sw, cols, width, pad);
 }
 
 /* Adds output rows 0..g->rows of output elements e0 <= e < e1 (at most DW_MOST_LINES strips, but whole rows; e0 a multiple of a strip)

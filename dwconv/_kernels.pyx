@@ -113,8 +113,8 @@ cdef extern from *:
                        Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     bint dw_takes_all(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     bint dw_wraps(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, bint) nogil
-    bint shifted_serve_f32(const dw_geometry*) nogil
-    bint shifted_serve_f64(const dw_geometry*) nogil
+    int shifted_serve_f32(const dw_geometry*) nogil
+    int shifted_serve_f64(const dw_geometry*) nogil
     void copy_pixels_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*, bint) nogil
     void copy_pixels_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*, bint) nogil
     void gather_planes_f32(const float* const*, Py_ssize_t, Py_ssize_t, float*, bint) nogil
@@ -139,6 +139,7 @@ cdef enum:
     STREAM_BYTES = 25165824   # the same: beyond, they come from memory, which is fast along rows only (L3 here: 32 MB, shared)
     LONG_ROW = 192            # numbers: planes with longer rows are run along them
     FEW_PAGES = 65536         # bytes of a plane from memory that shifted tiles take (16 x 56x56x72 1.5 times, 145x145 0.75)
+    PHASE_PLANES = 8          # whose row phases are taken one after the other
     UNEVEN = 8                # parts of a worker from which on one more or less does not matter
     ROUND = 1 << 26           # multiply-adds of a worker between two looks at the signals: 1 ms here, at worst a third of 1 s
 
@@ -315,26 +316,28 @@ cdef void row_task(const Plan* shared, Py_ssize_t task, Py_ssize_t tasks, const 
     """A range of the items (plane, row phase, band of rows), bands fastest: a worker keeps its planes to itself."""
     cdef Plan p = shared[0]
     cdef Py_ssize_t item = p.items * task // tasks, end = p.items * (task + 1) // tasks, parts = p.bands * p.rows.phases
-    cdef Py_ssize_t n = item // parts // p.channels, c = item // parts % p.channels, part = item % parts, phase = 0, band
-    cdef Py_ssize_t rows = p.rows.out, r0 = 0, r1 = rows, planes = 1
+    cdef Py_ssize_t n = item // parts // p.channels, c = item // parts % p.channels, part = item % parts, phase, phases, band
+    cdef Py_ssize_t rows = p.rows.out, r0, r1, planes
     cdef const real* x_plane = NULL
-    enter_rows(&p, 0, &rows)
     while item < end:
-        if parts > 1:     # divisions are slow beside a plane of 7x7
-            phase, band = part // p.bands, part % p.bands
-            enter_rows(&p, phase, &rows)
-            r0, r1 = rows * band // p.bands, rows * (band + 1) // p.bands
-        elif p.repeat == 1:
-            planes = dw_min(end - item, p.channels - c)
+        planes, phases = 1, 1
+        if p.bands == 1 and part == 0 and end - item >= parts and p.repeat == 1:     # whole planes: masks are made once for all
+            planes, phases = dw_min((end - item) // parts, p.channels - c), parts
+            if phases > 1:
+                planes = dw_min(planes, PHASE_PLANES)
         x_plane = x + n * p.xn + (c // p.repeat if p.repeat > 1 else c) * p.xc
-        if real is float:
-            row_block_f32(&p.geometry, x_plane, w + c, bias + c if bias else bias, y + n * p.yn + c * p.yc + phase * p.yh, r0, r1,
-                          planes, p.xc, p.yc)
-        else:
-            row_block_f64(&p.geometry, x_plane, w + c, bias + c if bias else bias, y + n * p.yn + c * p.yc + phase * p.yh, r0, r1,
-                          planes, p.xc, p.yc)
-        item += planes
-        part += 1
+        for phase in range(part // p.bands, part // p.bands + phases):
+            enter_rows(&p, phase, &rows)
+            band = part % p.bands
+            r0, r1 = rows * band // p.bands, rows * (band + 1) // p.bands
+            if real is float:
+                row_block_f32(&p.geometry, x_plane, w + c, bias + c if bias else bias, y + n * p.yn + c * p.yc + phase * p.yh,
+                              r0, r1, planes, p.xc, p.yc)
+            else:
+                row_block_f64(&p.geometry, x_plane, w + c, bias + c if bias else bias, y + n * p.yn + c * p.yc + phase * p.yh,
+                              r0, r1, planes, p.xc, p.yc)
+        item += planes * phases
+        part += phases
         if part == parts:
             part = 0
             c += planes

@@ -7,9 +7,10 @@
  *
  *   shifted  down the rows with K/S rows of outputs in registers: each input is loaded once, and shifted from its neighbours for the
  *            taps (rows of 56: 1.4 times as fast as loading those, which cross cache lines).  Many planes a call.  Loads per
- *            multiply-add: (S*T + 1) / (K*K*T/S), and the weights of kernels wider than 3.  With AVX2 3x3 only, and loads instead of
- *            shifts: (3*T + 9) / (9*T) at stride 1, (8*T + 9) / (9*T) at stride 2; 7.6 and 14 cycles a vector of outputs from L1.
- *   slide    the same with loads for the taps, stride 1: dilation, more padding, CPUs without cheap shifts.  Loads per
+ *            multiply-add: (S*T + 1) / (K*K*T/S), and the weights of kernels wider than 3.  3x3 also dilated, and two planes in a
+ *            vector where half of it holds a row (7x7: 1.4 times as fast as planes as channels).  With AVX2 3x3 only, and loads
+ *            instead of shifts: (3*T + 9) / (9*T) at stride 1, (8*T + 9) / (9*T) at stride 2; 7.6 and 14 cycles a vector from L1.
+ *   slide    the same with loads for the taps, stride 1: other dilation, more padding, CPUs without cheap shifts.  Loads per
  *            multiply-add: (K unaligned loads of T vectors + K*K weights, of which each serves T) / (K*K*T).
  *   strip    DW_PLANE_ROWS rows of outputs at once (the last overlaps its neighbour), and along the row: for rows so long, or images so
  *            large, that going down a column touches a page per row; and where rows lie a power of two apart, so that sliding would
@@ -224,11 +225,33 @@ DW_FLAT_TILES(TILE)
 
 /* ---- shifted ---- */
 
+/* Whether shifted tiles know the borders of a row: padding of at most half a kernel, and only outputs of a row's last vector (dilated:
+ * of two) miss inputs on the right. */
+static int DW(borders_serve)(ptrdiff_t taps, ptrdiff_t dilation, ptrdiff_t stride, ptrdiff_t cols, ptrdiff_t width, ptrdiff_t pad) {
+    const ptrdiff_t half = taps / 2 * dilation, after = width + pad; /* of input elements, from tap 0 of output 0 on */
+    return pad <= half && (cols - 1) * stride + half < after
+           && (dilation > 1 || ((cols - 1) / LANES * LANES - 1) * stride + 2 * half < after);
+}
+
+/* Whether there is a shifted tile for this geometry: 0, 1, or 2, where it takes the rows of two planes, inputs one vector each. */
+static int DW(shifted_serve)(const dw_geometry *g) {
+    const ptrdiff_t reach = (g->cols - 1) * g->sw + (g->kw - 1) * g->xw + 1;
+    int most = 0;
+#define TILE(K, S, MOST) if (g->kh == K && g->kw == K && g->sh == S && g->sw == S) most = MOST;
+    DW_SHIFTED_TILES(TILE)
+#undef TILE
+    if (!most || g->period > 1 || g->cols > (g->xw > 1 || (g->far && g->strips > 1) ? most * LANES : DW_SHIFTED_COLS)
+        || (g->xw > 1 && (!DW_SHIFTS || g->kw != 3 || g->sw != 1 || g->xw > LANES / 2))
+        || !DW(borders_serve)(g->kw, g->xw, g->sw, g->cols, g->width, g->pad))
+        return 0;
+    return DW_SHIFTS && g->kw == 3 && g->cols <= LANES / 2 && dw_min(reach, g->pad + g->width) <= LANES ? 2 : 1;
+}
+
 #if DW_SHIFTS
-/* Of T vectors of columns: inputs that exist, outputs of the last vector, and outputs of the first and the last for which tap column j
- * exists.  Nothing else is missing where `shifted_serve` says so. */
+/* Of T vectors of columns: inputs that exist, outputs of the last vector, and outputs of the first, the last and the one before it for
+ * which tap column j exists.  Nothing else is missing where `shifted_serve` says so. */
 typedef struct {
-    MASK in[2 * DW_SHIFTED_VECTORS + 1], out, first[7], last[7];
+    MASK in[2 * DW_SHIFTED_VECTORS + 1], out, first[7], last[7], before[7];
 } DW(dw_shifted_lanes);
 
 DW_INLINE void DW(shifted_lanes)(const dw_geometry *g, DW(dw_shifted_lanes) *m, ptrdiff_t c, ptrdiff_t vectors) {
@@ -236,15 +259,29 @@ DW_INLINE void DW(shifted_lanes)(const dw_geometry *g, DW(dw_shifted_lanes) *m, 
     m->out = DW(lanes)(0, g->cols - c - last);
     for (ptrdiff_t k = 0; k <= S * vectors; k++) m->in[k] = DW(lanes)(before - k * LANES, after - k * LANES);
     for (ptrdiff_t j = 0; j < g->kw; j++) {
-        const ptrdiff_t lo = dw_ceil_div(before - j, S), hi = dw_ceil_div(after - j, S);
+        const ptrdiff_t lo = dw_ceil_div(before - j * g->xw, S), hi = dw_ceil_div(after - j * g->xw, S);
         m->first[j] = DW(lanes)(lo, hi);
         m->last[j] = DW(lanes)(lo - last, hi - last);
+        m->before[j] = DW(lanes)(lo - last + LANES, hi - last + LANES);
     }
 }
 
-/* T vectors of inputs of a row for each tap column; x: that of the first output and column. */
-DW_INLINE void DW(shifted_inputs)(const REAL *x, VEC *v, const DW(dw_shifted_lanes) *m, const int K, const int S, const int T) {
+/* From one plane to two, each in half of a vector. */
+DW_INLINE void DW(pair_lanes)(const dw_geometry *g, DW(dw_shifted_lanes) *m) {
+    enum { HALF = LANES / 2 };
+    for (ptrdiff_t j = 0; j < g->kw; j++) m->first[j] = m->last[j] = (MASK)((m->first[j] & DW(lanes)(0, HALF)) | m->first[j] << HALF);
+}
+
+/* T vectors of inputs of a row for each tap column; x: that of the first output and column.  index: of its inputs for each tap column,
+ * where planes are paired, xc apart, or dilated. */
+DW_INLINE void DW(shifted_inputs)(const REAL *x, VEC *v, const DW(dw_shifted_lanes) *m, const IVEC *index, ptrdiff_t xc, const int K,
+                                  const int S, const int T, const int paired, const int dilated) {
     VEC in[2 * DW_SHIFTED_VECTORS + 2], part[2][DW_SHIFTED_VECTORS + 1];
+    if (paired) {
+        const VEC a = DW(load_lanes)(x, m->in[0]), b = DW(load_lanes)(x + xc, m->in[0]);
+        DW_UNROLL for (int j = 0; j < K; j++) v[j] = DW(pick)(a, b, index[j]);
+        return;
+    }
     DW_UNROLL for (int k = 0; k <= S * T; k++)
         in[k] = 0 < k && k < S * (T - 1) ? DW(load)(x + k * LANES) : DW(load_lanes)(x + k * LANES, m->in[k]);
     DW_UNROLL for (int k = 0; k <= T; k++) {
@@ -254,16 +291,25 @@ DW_INLINE void DW(shifted_inputs)(const REAL *x, VEC *v, const DW(dw_shifted_lan
     }
     DW_UNROLL for (int j = 0; j < K; j++)
         DW_UNROLL for (int k = 0; k < T; k++)
-            v[j * T + k] = j < S ? part[j][k] : DW(shift)(part[j % S][k], part[j % S][k + 1], j / S);
+            v[j * T + k] = j < S     ? part[j][k]
+                           : dilated ? DW(pick)(in[k], in[k + 1], index[j])
+                                     : DW(shift)(part[j % S][k], part[j % S][k + 1], j / S);
 }
 
-/* x, y: row 0, the first of the T vectors of columns. */
+/* x, y: row 0, the first of the T vectors of columns.  paired: of two planes, xc and yc apart, w those of one and then the other. */
 DW_INLINE void DW(shifted_rows)(const dw_geometry *g, const REAL *x, const REAL *w, VEC bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1,
-                                const DW(dw_shifted_lanes) m, const REAL *lo, const REAL *hi, const int K, const int S, const int T) {
+                                const DW(dw_shifted_lanes) m, const REAL *lo, const REAL *hi, ptrdiff_t xc, ptrdiff_t yc, const int K,
+                                const int S, const int T, const int paired, const int dilated) {
     (void)lo, (void)hi; /* nothing else is loaded */
     const int A = (K + S - 1) / S; /* rows of outputs that an input row reaches */
     VEC wv[9], acc[7 * DW_SHIFTED_VECTORS];
-    if (K == 3) DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = DW(splat)(w[k]);
+    IVEC index[3];
+    if (paired || dilated) {
+        IVEC lane = {DW_JOIN(DW_IOTA_, LANES)};
+        if (paired) lane = (lane & (LANES / 2 - 1)) * S + (lane & (LANES / 2)) * 2;
+        DW_UNROLL for (int j = 0; j < K; j++) index[j] = lane + (REAL_INT)(j * g->xw);
+    }
+    if (K == 3) DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = paired ? DW(splat_two)(w[k], w[K * K + k]) : DW(splat)(w[k]);
     DW_UNROLL for (int k = 0; k < A * T; k++) acc[k] = bias;
     const ptrdiff_t xh = g->xh, yh = g->yh, t0 = g->row_lo, t1 = g->row_hi;
     x += r0 * S * xh;
@@ -272,7 +318,7 @@ DW_INLINE void DW(shifted_rows)(const dw_geometry *g, const REAL *x, const REAL 
         DW_UNROLL for (int s = 0; s < S; s++) {
             if (t0 <= r * S + s && r * S + s < t1) {
                 VEC v[7 * DW_SHIFTED_VECTORS];
-                DW(shifted_inputs)(x, v, &m, K, S, T);
+                DW(shifted_inputs)(x, v, &m, index, xc, K, S, T, paired, dilated);
                 DW_UNROLL for (int j = 0; j < K; j++)
                     DW_UNROLL for (int k = 0; k < T; k++)
                         DW_UNROLL for (int a = 0; a < A; a++) {
@@ -281,6 +327,8 @@ DW_INLINE void DW(shifted_rows)(const dw_geometry *g, const REAL *x, const REAL 
                             const VEC weight = K == 3 ? wv[tap] : DW(splat)(w[tap]);
                             if (k == 0 && j < K / 2) acc[at] = DW(add_product)(acc[at], v[j * T + k], weight, m.first[j]);
                             else if (k == T - 1 && j > K / 2) acc[at] = DW(add_product)(acc[at], v[j * T + k], weight, m.last[j]);
+                            else if (dilated && k == T - 2 && j > K / 2)
+                                acc[at] = DW(add_product)(acc[at], v[j * T + k], weight, m.before[j]);
                             else acc[at] = acc[at] + v[j * T + k] * weight;
                         }
             }
@@ -289,7 +337,10 @@ DW_INLINE void DW(shifted_rows)(const dw_geometry *g, const REAL *x, const REAL 
         if (r >= r0 + A - 1) {
             DW(clamp_all)(g, acc, T);
             DW_UNROLL for (int k = 0; k < T - 1; k++) DW(store)(y + k * LANES, acc[k]);
-            DW(store_lanes)(y + (T - 1) * LANES, acc[T - 1], m.out);
+            if (paired) {
+                DW(store_half)(y, acc[0], m.out, 0);
+                DW(store_half)(y + yc, acc[0], m.out, 1);
+            } else DW(store_lanes)(y + (T - 1) * LANES, acc[T - 1], m.out);
         }
         DW_UNROLL for (int a = 0; a < A; a++)
             DW_UNROLL for (int k = 0; k < T; k++) acc[a * T + k] = a < A - 1 ? acc[a * T + T + k] : bias;
@@ -319,7 +370,9 @@ DW_INLINE void DW(shifted_lanes)(const dw_geometry *g, DW(dw_shifted_lanes) *m, 
  * tap column is loaded, lanes that miss it are 0 in the input and -0 in the weight, which adds -0 and so changes no sum, and rows are
  * loaded past their ends.  lo, hi: what may be read; rows that would leave it, the first and the last, are copied. */
 DW_INLINE void DW(shifted_rows)(const dw_geometry *g, const REAL *x, const REAL *w, VEC bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1,
-                                const DW(dw_shifted_lanes) m, const REAL *lo, const REAL *hi, const int K, const int S, const int T) {
+                                const DW(dw_shifted_lanes) m, const REAL *lo, const REAL *hi, ptrdiff_t xc, ptrdiff_t yc, const int K,
+                                const int S, const int T, const int paired, const int dilated) {
+    (void)xc, (void)yc, (void)paired, (void)dilated; /* planes one by one, without gaps between taps */
     enum { MOST = DW_SHIFTED_VECTORS };
     const int A = (K + S - 1) / S; /* rows of outputs that an input row reaches */
     const ptrdiff_t xh = g->xh, yh = g->yh, t0 = g->row_lo, t1 = dw_min(g->row_hi, (r1 - 1) * S + K), size = S * T * LANES + K - 1;
@@ -382,20 +435,41 @@ DW_INLINE void DW(shifted_planes)(const dw_geometry *g, const REAL *x, const REA
         end = vectors * (b + 1) / blocks;
         DW(shifted_lanes)(g, m + b, v * LANES, end - v);
     }
-    for (x += g->x0; planes > 0; planes--, x += xc, y += yc, w++) {
+    x += g->x0;
+#if DW_SHIFTS
+    if (K == 3 && planes > 1 && DW(shifted_serve)(g) == 2) {
+        DW(pair_lanes)(g, m);
+        for (; planes > 0; planes -= 2, x += 2 * xc, y += 2 * yc, w += 2) {
+            const int other = planes > 1; /* the last of an odd number is taken twice */
+            const VEC start = bias ? DW(splat_two)(bias[0], bias[other]) : DW(splat)(0);
+            REAL own[18];
+            DW(own_weights)(g, w, own, K);
+            DW(own_weights)(g, w + other, own + K * K, K);
+            DW(shifted_rows)(g, x, own, start, y, r0, r1, m[0], lo, hi, other * xc, other * yc, K, S, 1, 1, 0);
+            if (bias) bias += 2;
+        }
+        return;
+    }
+#endif
+    for (; planes > 0; planes--, x += xc, y += yc, w++) {
         const VEC start = DW(splat)(bias ? *bias++ : 0);
         REAL own[49];
         DW(own_weights)(g, w, own, K);
         for (ptrdiff_t b = 0, v = 0, end; b < blocks; b++, v = end) {
             end = vectors * (b + 1) / blocks;
+#define ROWS(T, dilated)                                                                                                    \
+    DW(shifted_rows)(g, x + v * LANES * S, own, start, y + v * LANES, r0, r1, m[b], lo, hi, 0, 0, K, S, T, 0, dilated)
 #define RUN(T)                                                                                                     \
-            if (T <= most && end - v == T)                                                                         \
-                DW(shifted_rows)(g, x + v * LANES * S, own, start, y + v * LANES, r0, r1, m[b], lo, hi, K, S, T)
+            if (T <= most && end - v == T) {                                                                       \
+                if (DW_SHIFTS && K == 3 && S == 1 && g->xw > 1) ROWS(T, 1);                                        \
+                else ROWS(T, 0);                                                                                   \
+            }
             RUN(1);
             RUN(2);
             RUN(3);
             RUN(4);
 #undef RUN
+#undef ROWS
         }
     }
 }

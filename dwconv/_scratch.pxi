@@ -174,11 +174,11 @@ cdef void run_staged(Plan* p, const real* x, const real* w, const real* bias, re
 
 # ---- channels_first, a vector's number of planes at a time as channels ----
 
-cdef inline bint row_tiles_win(const Plan* p, bint shifted, Py_ssize_t lanes) noexcept nogil:
+cdef inline bint row_tiles_win(const Plan* p, int shifted, Py_ssize_t lanes) noexcept nogil:
     """Whether vectors along the rows beat planes as channels: they do where the last vector of a row is not too empty.
 
     Measured for each kernel and stride on rows of 8 to 150: up to how many 16ths of its vectors a row loses.  shifted: whether
-    there are shifted tiles for it."""
+    there are shifted tiles for it; 2: for two planes at once."""
     cdef Py_ssize_t k = p.rows.taps, s = p.cols.stride, size = dw_ceil_div(p.cols.out, lanes) * lanes, most = 16
     if DW_VECTOR_BYTES == 64 and s == 1 and p.rows.stride == 1 and (p.cols.taps == 1 or k * p.cols.taps <= 4):
         return p.cols.out >= 2 * lanes and p.cols.out == size or p.cols.taps <= 2 and p.cols.out > 4 * lanes
@@ -186,6 +186,10 @@ cdef inline bint row_tiles_win(const Plan* p, bint shifted, Py_ssize_t lanes) no
         return False
     if shifted and DW_VECTOR_BYTES == 32:     # 3x3: turned planes take up to 1.8 times as long, of shorter rows 0.75 to 0.95
         return 2 * p.cols.out > lanes
+    if shifted and p.cols.dilation > 1:
+        return 16 * p.cols.out > 9 * size
+    if shifted == 2 and p.repeat == 1 and p.channels > 1:
+        return p.cols.out >= 4
     if shifted and (k == 3 or p.cols.out > lanes):
         return 16 * p.cols.out > (7 if k == 3 else k + 7 if s == 1 else k + 5) * size
     if DW_VECTOR_BYTES < 64:  # fewer registers; and masks cost more, without AVX2 a branch for each lane

@@ -743,7 +743,7 @@ typedef void DW(tile)(const dw_geometry *, const REAL *, const REAL *, const REA
 static void DW(packed_blocks)(DW(tile) *tile, const int wraps, const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y,
                               ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels) {
     DW_ALIGNED REAL packed[DW_PACKED_BYTES / REAL_SIZE];
-    const ptrdiff_t most = (ptrdiff_t)(sizeof packed / sizeof(VEC)) / (g->kh * g->kw + 1);
+    const ptrdiff_t most = DW_PACKED_BYTES / (ptrdiff_t)sizeof(VEC) / (g->kh * g->kw + 1);
     if (g->packed) {
         tile(g, x, w, NULL, y, r0, r1, first, blocks, channels);
         return;
@@ -839,23 +839,6 @@ static void DW(row_plane)(DW_ROW_ARGUMENTS) {
     DW_FLAT_TILES(TILE)
 #undef TILE
     else (unit ? DW(row_pattern) : DW(row_picked_pattern))(g, x, w, bias, y, r0, r1);
-}
-
-/* Whether shifted tiles know the borders of a row: padding of at most half a kernel, and only outputs of a row's last vector miss inputs
- * on the right. */
-static int DW(borders_serve)(ptrdiff_t taps, ptrdiff_t stride, ptrdiff_t cols, ptrdiff_t width, ptrdiff_t pad) {
-    const ptrdiff_t half = taps / 2, after = width + pad; /* of input elements, from tap 0 of output 0 on */
-    return pad <= half && (cols - 1) * stride + half < after && ((cols - 1) / LANES * LANES - 1) * stride + 2 * half < after;
-}
-
-/* Whether there is a shifted tile for this geometry. */
-static int DW(shifted_serve)(const dw_geometry *g) {
-    int most = 0;
-#define TILE(K, S, MOST) if (g->kh == K && g->kw == K && g->sh == S && g->sw == S) most = MOST;
-    DW_SHIFTED_TILES(TILE)
-#undef TILE
-    return most && g->xw == 1 && g->period == 1 && g->cols <= (g->far && g->strips > 1 ? most * LANES : DW_SHIFTED_COLS)
-           && DW(borders_serve)(g->kw, g->sw, g->cols, g->width, g->pad);
 }
 
 /* ... of some planes, xc and yc apart, whose weights and bias follow each other. */

@@ -340,11 +340,20 @@ def test_widths_of_planes(kernels, k, strides):
             check((1, 7, w, 17), (k, k, 1), padding=padding, strides=strides)
 
 
+@pytest.mark.parametrize("rate", [2, 3, 4, 8, 9])
+def test_widths_of_dilated_planes(kernels, rate):
+    """As above, 3x3 in phases of the rows: the last outputs of a row that miss inputs may lie in two vectors."""
+    for out in (*range(3, 19), 24, 25, 29, 32, 33, 35, 48, 50, 63, 65, 130):
+        for padding in ("same", "valid", ((1, 2), (0, rate)), ((0, 3), (rate + 1, 1))):
+            w = out if padding == "same" else out + 2 * rate
+            check((1, 8, w, 11), (3, 3, 1), most=4, padding=padding, dilation_rate=(1 + rate % 3, rate))
+
+
 @pytest.mark.parametrize("strides", [1, 2])
 @pytest.mark.parametrize("k", [3, 5, 7, 9, 21])
 def test_infinite_weights_over_padding(kernels, k, strides):
     """All but those of the middle column: no vector multiplies a number that is not there."""
-    for w, c in itertools.product((16, 30, 32, 47, 48, 64, 66, 96, 120, 128), (1, 3, 17)):
+    for w, c in itertools.product((5, 7, 16, 30, 32, 47, 48, 64, 66, 96, 120, 128), (1, 3, 17)):
         x, kernel, _, _ = problem((1, 6, w * strides, c), (k, k, 1), (("padding", "same"),))
         kernel = np.where(np.arange(k)[:, None, None] == k // 2, kernel, np.inf)
         expected = oracle.conv(x, kernel, padding="same", strides=strides)
@@ -352,6 +361,17 @@ def test_infinite_weights_over_padding(kernels, k, strides):
             arrays = layout(x, data_format).astype(dtype), kernel.astype(dtype)
             y = dwconv.depthwise_conv2d(*arrays, padding="same", strides=strides, data_format=data_format)
             np.testing.assert_array_equal(to_last(y, data_format), expected, err_msg=f"{w} {c} {data_format} {dtype.__name__}")
+
+
+@pytest.mark.parametrize("rate", [2, 5, 8])
+def test_infinite_weights_over_padding_of_dilated_planes(kernels, rate):
+    for w, c, dtype in itertools.product((16, 20, 33, 36, 50, 63), (3, 17), DTYPES):
+        x, kernel, _, _ = problem((1, 6, w, c), (3, 3, 1), (("padding", "same"),))
+        kernel = np.where(np.arange(3)[:, None, None] == 1, kernel, np.inf)
+        expected = oracle.conv(x, kernel, padding="same", dilation_rate=rate)
+        arrays = layout(x, "channels_first").astype(dtype), kernel.astype(dtype)
+        y = dwconv.depthwise_conv2d(*arrays, padding="same", dilation_rate=rate, data_format="channels_first")
+        np.testing.assert_array_equal(to_last(y, "channels_first"), expected, err_msg=f"{w} {c} {dtype.__name__}")
 
 
 @pytest.mark.parametrize("strides", [1, 2])
