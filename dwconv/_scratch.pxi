@@ -81,12 +81,14 @@ cdef void scratch_blocks(Plan* p, const Band* band, const real* scratch, Py_ssiz
 cdef inline bint shares_sets(const Plan* p, Py_ssize_t pitch) noexcept nogil:
     """Whether pixels `pitch` bytes apart, powers of two, lose the nearest cache to each other before a tile needs them again."""
     cdef bint three = p.rows.taps == p.cols.taps == 3 and p.rows.step == p.cols.step <= 2
+    if three and p.rows.step == 2 and DW_VECTOR_BYTES >= 32:
+        return False          # tiles of one column, see dw_one_column
     if DW_VECTOR_BYTES == 64 and three and (p.geometry.far or p.cols.dilation * pitch % 4096 != 0):
         return False          # in place 14x14x512 takes 0.8 to 0.97 of the time, 32 x 7x7x1024 0.8 to 0.9, one 0.96 to 1.4
     if DW_VECTOR_BYTES != 32:
         return pitch % 2048 == 0
-    if three and (p.rows.step == 2 or p.geometry.far > 1 and p.cols.dilation * pitch % 4096 != 0):
-        return False          # tiles of one column, see the tables of _tiles.h
+    if three and p.geometry.far > 1 and p.cols.dilation * pitch % 4096 != 0:
+        return False          # tiles of one column, see in_order
     if p.rows.taps * p.cols.taps <= 9:   # takes all channels in turn: the pixels of one tile
         return p.cols.dilation * pitch % 2048 == 0
     # half a line at a time: the rows that the kernel spans, in a cache of 8 ways of 64 lines (28x28x256 5x5: 1.6 times as fast)

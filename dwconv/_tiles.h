@@ -70,6 +70,7 @@ enum { DW_SHIFTED_COLS = 1024, DW_SHIFTED_VECTORS = 4 }; /* of shifted tiles: ou
 #define DW_ROWS_LITERAL (DW_BYTES == 32) /* whether row tiles have code for each range of their rows: measured there only */
 enum { DW_TAP_LANES = 32 }; /* kernel columns whose masks a tile keeps */
 enum { DW_INNER_BYTES = 16384 }; /* of weights, up to which tiles of any kernel take all channels of a pixel in turn: half of L1 */
+enum { DW_NEAR_BYTES = 512 };   /* of a pixel, that tiles of one column take through all rows, see dw_one_column */
 enum { DW_PACKED_BYTES = 4096 }; /* of weights packed on the stack, which may be 16 KB in all (OMP_STACKSIZE, PTHREAD_STACK_MIN) */
 
 static inline ptrdiff_t dw_max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
@@ -78,19 +79,21 @@ static inline ptrdiff_t dw_ceil_div(ptrdiff_t a, ptrdiff_t b) { return a / b + (
 
 #if DW_BYTES == 64 || defined(__aarch64__)
 #define DW_REGISTERS 32
+#define DW_NEAR_ROWS 2 /* of tiles of one column, see dw_one_column */
 #define DW_RUN 8 /* taps of a kernel of any size whose weights are in registers */
 #define DW_RUN_BY_2 7 /* ... at stride 2 */
 #else
 #define DW_REGISTERS 16
+#define DW_NEAR_ROWS 1
 #define DW_RUN 7
 #define DW_RUN_BY_2 4
 #endif
 
-/* Cuts rows r0..r1 into strips of nearly equal height, at most MOST, and calls STRIP(first row, height): equal ones,
- * because a last strip of one row would run at the speed of one-row tiles.  Rows that share too little go one by one. */
-#define DW_STRIPS(MOST, SINGLE, STRIP)                                               \
+/* Cuts rows r0..r1 into strips of nearly equal height, at most MOST, here at most HERE, and calls STRIP(first row, height): equal
+ * ones, because a last strip of one row would run at the speed of one-row tiles.  Rows that share too little go one by one. */
+#define DW_STRIPS(MOST, HERE, STRIP)                                                 \
     do {                                                                             \
-        const ptrdiff_t count_ = dw_ceil_div(r1 - r0, (SINGLE) ? 1 : (MOST));        \
+        const ptrdiff_t count_ = dw_ceil_div(r1 - r0, HERE);                         \
         for (ptrdiff_t i_ = 0; i_ < count_; i_++) {                                  \
             const ptrdiff_t r = r0 + (r1 - r0) * i_ / count_;                        \
             switch (r0 + (r1 - r0) * (i_ + 1) / count_ - r) {                        \
@@ -272,7 +275,7 @@ DW_INLINE void DW(channel_strip)(
     DW(dw_block) wrapped;
     wrapped.out = DW(lanes)(-first, LANES);
     wrapped.count = channels;
-    const int wraps = DW_WRAPS && !wv && T > 1 && first < 0;
+    const int wraps = DW_WRAPS && !wv && first < 0 && (T > 1 || (S == 2 && R <= DW_NEAR_ROWS && !g->stream));
     const ptrdiff_t last = blocks - 1, start = down && !wraps ? last : 0;
     VEC own[50]; /* of a block, and the bias; the largest K is 7: K * K + 1 would be no constant in C */
     if (!wv && !late) DW_UNROLL for (int i = 0; i <= K * K; i++) own[i] = DW(load)(packed + start * ((K * K + 1) * LANES) + i * LANES);
@@ -557,7 +560,7 @@ DW_INLINE void DW(row_column)(
         if (!inside) DW(row_tile)(g, q, x, w, b, y, row, c, apart, phase, table, f0, f1, R, T, mode, weights, 1);   \
         else DW(row_tile)(g, q, x, w, b, y, row, c, apart, phase, table, f0, f1, R, T, mode, weights, 0);           \
     }
-    DW_STRIPS(MOST, g->sh >= g->kh, STRIP);
+    DW_STRIPS(MOST, g->sh >= g->kh ? 1 : MOST, STRIP);
 #undef STRIP
 }
 
@@ -592,9 +595,8 @@ DW_INLINE void DW(row_any)(
 #ifndef DW_TABLES_ONCE
 #define DW_TABLES_ONCE
 /*   kernel, stride, rows at most, columns, whether a tile of columns takes all channel blocks in turn, and when (the first that fits):
- *   1: x and y come from afar, where what is in order is fast: one column a tile keeps each row one stream of addresses; and (AVX2) pixels
- *      2 KB apart at stride 2, from near one pixel a tile, whose inputs then fit the sets that they share (14x14x512: 1.2 times as
- *      fast as staged);
+ *   1: x and y come from afar, where what is in order is fast: one column a tile keeps each row one stream of addresses; and pixels 2 KB
+ *      apart at stride 2, see dw_one_column;
  *   2: the last tile of a row repeats fewer columns than one of seven would (8x8 maps: 1.6 times faster);
  *   3: (AVX2) 3x3 over rows of 7 outputs, at stride 1 also 14, padded by one tap at most: no column is computed twice, and the borders
  *      cost nothing (7x7x1000, 14x14x480 dilated by 2: 1.2 times as fast as 2 x 4; longer rows 0.8, as each of x is loaded from L2 thrice);
@@ -663,7 +665,12 @@ static inline int dw_takes_all(ptrdiff_t kh, ptrdiff_t kw, ptrdiff_t sh, ptrdiff
     return 0;
 }
 
-/* ... of which the first may be wrapped: not from memory, one column a tile, where that is no faster. */
+/* Whether they take one column a tile though x is near, of stride sw over pixels so many bytes apart.  Lines 2 KB apart share two sets
+ * of L1, which then takes 4 cycles for each from L2 (4 KB: 9), others 3.3: so some lines of each of few pixels in a row, which L1 keeps
+ * for the next column (14x14x512 at stride 2: 1.15 times as fast as 2 x 7; at stride 1, of which 2 x 7 loads less, 0.7). */
+static inline int dw_one_column(ptrdiff_t sw, ptrdiff_t pitch) { return DW_BYTES >= 32 && sw == 2 && pitch % 2048 == 0; }
+
+/* Whether the first of all blocks may be wrapped: not from memory, where that is no faster. */
 static inline int dw_wraps(ptrdiff_t kh, ptrdiff_t kw, ptrdiff_t sh, ptrdiff_t sw, int stream) {
     return DW_WRAPS && !stream && dw_takes_all(kh, kw, sh, sw);
 }
@@ -687,7 +694,7 @@ DW_INLINE int DW(in_order)(const dw_geometry *g) {
         const int down = INNER && DW(from_last)(g, x, y);                                                                  \
         VEC wv[K * K];                                                                                                     \
         if (!INNER) DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = DW(load)(w + k / K * g->wh + k % K * g->ww);         \
-        DW_STRIPS(R, g->sh > g->kh || (T == 1 && !DW(in_order)(g)), STRIP);                                                \
+        DW_STRIPS(R, g->sh > g->kh ? 1 : T == 1 && !DW(in_order)(g) ? DW_NEAR_ROWS : R, STRIP);                            \
     }
 DW_CHANNEL_TILES(TILE)
 #undef TILE
@@ -700,7 +707,7 @@ DW_CHANNEL_TILES(TILE)
         enum { K_ = K, S_ = S, T_ = T };                                                                                   \
         VEC wv[K * K];                                                                                                     \
         DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = DW(load)(w + k / K * g->wh + k % K * g->ww);                     \
-        DW_STRIPS(R, g->sh > g->kh, STRIP);                                                                                \
+        DW_STRIPS(R, g->sh > g->kh ? 1 : R, STRIP);                                                                        \
     }
 DW_REPEAT_TILES(TILE)
 #undef TILE
@@ -710,9 +717,10 @@ DW_REPEAT_TILES(TILE)
     static void DW(channel_##NAME)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, \
                                    ptrdiff_t r1, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels, const DW(dw_block) *b) { \
         const int MODE_ = MODE;                                                                                            \
-        if (g->sw == 1) DW_STRIPS(DW_ANY_ROWS, g->sh > g->kh, STRIP_1);                                                    \
-        else if (MODE == DW_PLAIN && g->sw == 2) DW_STRIPS(DW_ANY_ROWS, g->sh > g->kh, STRIP_2);                           \
-        else DW_STRIPS(DW_ANY_ROWS, g->sh > g->kh, STRIP_0);                                                               \
+        const int here = g->sh > g->kh ? 1 : DW_ANY_ROWS;                                                                  \
+        if (g->sw == 1) DW_STRIPS(DW_ANY_ROWS, here, STRIP_1);                                                             \
+        else if (MODE == DW_PLAIN && g->sw == 2) DW_STRIPS(DW_ANY_ROWS, here, STRIP_2);                                    \
+        else DW_STRIPS(DW_ANY_ROWS, here, STRIP_0);                                                                        \
     }
 #define STRIP(row, S, R) DW(channel_strip_any)(g, x, w, bias, y, row, first, blocks, channels, b, S, R, DW_ANY_COLS, MODE_)
 #define STRIP_0(row, R) STRIP(row, 0, R)
@@ -732,25 +740,25 @@ DW_CHANNEL_ANY(partial, DW_PARTIAL)
 DW_INLINE int DW(tile_serves)(const dw_geometry *g, const int S, const int T, const int when) {
     if (when == 3)
         return DW_BYTES == 32 && (g->cols == T || (S == 1 && g->cols == 2 * T)) && g->col_lo <= 1 && g->col_hi >= (g->cols - 1) * S + 2;
-    if (when == 1) return DW(in_order)(g) || (DW_BYTES == 32 && S == 2 && g->xw * REAL_SIZE % 2048 == 0);
+    if (when == 1) return DW(in_order)(g) || dw_one_column(S, g->xw * REAL_SIZE);
     return when == 0 || dw_ceil_div(g->cols, T) * T < dw_ceil_div(g->cols, 7) * 7 + (S == 2);
 }
 
 typedef void DW(tile)(const dw_geometry *, const REAL *, const REAL *, const REAL *, REAL *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t,
                       ptrdiff_t);
 
-/* A tile that takes all blocks in turn, with the caller's packed weights, or packed here for as many blocks at a time as fit. */
+/* A tile that takes all blocks in turn, or some of each pixel, with the caller's packed weights, or packed here for as many as fit. */
 static void DW(packed_blocks)(DW(tile) *tile, const int wraps, const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y,
                               ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels) {
     DW_ALIGNED REAL packed[DW_PACKED_BYTES / REAL_SIZE];
-    const ptrdiff_t most = DW_PACKED_BYTES / (ptrdiff_t)sizeof(VEC) / (g->kh * g->kw + 1);
-    if (g->packed) {
-        tile(g, x, w, NULL, y, r0, r1, first, blocks, channels);
-        return;
-    }
-    for (; blocks > 0; blocks -= most, first += most * LANES) {
-        DW(pack_weights)(g, w, bias, first, dw_min(blocks, most), channels, wraps, packed);
-        tile(g, x, packed, NULL, y, r0, r1, first, dw_min(blocks, most), channels);
+    const ptrdiff_t size = (g->kh * g->kw + 1) * LANES, fit = DW_PACKED_BYTES / REAL_SIZE / size;
+    const ptrdiff_t near = dw_one_column(g->sw, g->xw * REAL_SIZE) && !DW(in_order)(g) ? DW_NEAR_BYTES / (LANES * REAL_SIZE) : blocks;
+    const ptrdiff_t some = g->packed ? near : dw_min(near, fit);
+    for (; blocks > 0; blocks -= some, first += some * LANES) {
+        const ptrdiff_t count = dw_min(blocks, some);
+        if (!g->packed) DW(pack_weights)(g, w, bias, first, count, channels, wraps, packed);
+        tile(g, x, g->packed ? w : packed, NULL, y, r0, r1, first, count, channels);
+        if (g->packed) w += count * size;
     }
 }
 
@@ -762,8 +770,9 @@ static void DW(channel_blocks)(const dw_geometry *g, const REAL *x, const REAL *
     if (g->repeat == 1 && channels >= LANES) {
 #define TILE(K, S, R, T, INNER, WHEN)                                                                                       \
         if (g->kh == K && g->kw == K && g->sh == S && g->sw == S && DW(tile_serves)(g, S, T, WHEN)) {                      \
+            const int wraps = T > 1 || (S == 2 && !g->stream);                                                             \
             if (INNER)                                                                                                     \
-                DW(packed_blocks)(DW(channel_##K##_##S##_##T), T > 1, g, x, w, bias, y, r0, r1, first, blocks, channels);  \
+                DW(packed_blocks)(DW(channel_##K##_##S##_##T), wraps, g, x, w, bias, y, r0, r1, first, blocks, channels);  \
             else for (ptrdiff_t k = 0; k < blocks; k++) {                                                                  \
                 const ptrdiff_t c = DW(block_at)(first, k, channels);                                                      \
                 DW(channel_##K##_##S##_##T)(g, x + c, w + c, bias ? bias + c : NULL, y + c, r0, r1, 0, 1, channels);       \
