@@ -68,7 +68,7 @@ def rows(registers):
     """{(what vectors span, kernel): (tile, loads per multiply-add)} for a number of registers."""
     found = {}
     for k, s, r, t, order, when in table("_tiles.h", "DW_CHANNEL_TILES", registers):
-        what = ["channels", "channels, x and y too large for the caches", "channels, maps that seven columns fit badly",
+        what = ["channels", "channels, from memory (or stride 2 over 2 KB pixels)", "channels, maps that seven columns fit badly",
                 "channels, rows of 7 or 14 outputs (AVX2)"][when]
         found[what, f"{k} x {k}, stride {s}"] = channel(k, s, r, t, order, registers)
     r, t, n = number("DW_ANY_ROWS", registers), number("DW_ANY_COLS", registers), number("DW_RUN", registers)

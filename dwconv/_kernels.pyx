@@ -139,7 +139,7 @@ cdef enum:
     STREAM_BYTES = 25165824   # the same: beyond, they come from memory, which is fast along rows only (L3 here: 32 MB, shared)
     LONG_ROW = 192            # numbers: planes with longer rows are run along them
     FEW_PAGES = 65536         # bytes of a plane from memory that shifted tiles take (16 x 56x56x72 1.5 times, 145x145 0.75)
-    PHASE_PLANES = 8          # whose row phases are taken one after the other
+    PHASE_BYTES = 32768       # of planes whose row phases are taken one after the other: a share of L2
     UNEVEN = 8                # parts of a worker from which on one more or less does not matter
     ROUND = 1 << 26           # multiply-adds of a worker between two looks at the signals: 1 ms here, at worst a third of 1 s
 
@@ -313,7 +313,9 @@ include "_channels.pxi"
 
 cdef void row_task(const Plan* shared, Py_ssize_t task, Py_ssize_t tasks, const real* x, const real* w, const real* bias,
                    real* y) noexcept nogil:
-    """A range of the items (plane, row phase, band of rows), bands fastest: a worker keeps its planes to itself."""
+    """A range of the items (plane, row phase, band of rows), bands fastest: a worker keeps its planes to itself.
+
+    Whole planes, of one band: some at a time, phase by phase."""
     cdef Plan p = shared[0]
     cdef Py_ssize_t item = p.items * task // tasks, end = p.items * (task + 1) // tasks, parts = p.bands * p.rows.phases
     cdef Py_ssize_t n = item // parts // p.channels, c = item // parts % p.channels, part = item % parts, phase, phases, band
@@ -324,7 +326,7 @@ cdef void row_task(const Plan* shared, Py_ssize_t task, Py_ssize_t tasks, const 
         if p.bands == 1 and part == 0 and end - item >= parts and p.repeat == 1:     # whole planes: masks are made once for all
             planes, phases = dw_min((end - item) // parts, p.channels - c), parts
             if phases > 1:
-                planes = dw_min(planes, PHASE_PLANES)
+                planes = dw_max(dw_min(planes, PHASE_BYTES // (p.rows.size * p.geometry.width * sizeof(real))), 1)
         x_plane = x + n * p.xn + (c // p.repeat if p.repeat > 1 else c) * p.xc
         for phase in range(part // p.bands, part // p.bands + phases):
             enter_rows(&p, phase, &rows)

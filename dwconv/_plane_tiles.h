@@ -421,7 +421,7 @@ DW_INLINE void DW(shifted_rows)(const dw_geometry *g, const REAL *x, const REAL 
 
 #endif
 
-#if DW_BYTES >= 32
+#if DW_SHIFTS || DW_BYTES == 32
 /* Some planes, xc and yc apart, in blocks of `most` vectors of columns at most.  Masks are made once: they cost as much as some rows. */
 DW_INLINE void DW(shifted_planes)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0,
                                   ptrdiff_t r1, ptrdiff_t planes, ptrdiff_t xc, ptrdiff_t yc, const int K, const int S, const int most) {

@@ -229,25 +229,20 @@ DW_INLINE ptrdiff_t DW(block_at)(ptrdiff_t first, ptrdiff_t k, ptrdiff_t channel
  * pixels a power of two apart share (7x7x1024: 14 us, as they lie up to 18).  wraps: whether one before channel 0 is wrapped. */
 static void DW(pack_weights)(const dw_geometry *g, const REAL *w, const REAL *bias, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels,
                              const int wraps, REAL *packed) {
+    const ptrdiff_t taps = g->kh * g->kw, size = (taps + 1) * LANES;
     DW(dw_block) b;
     b.out = DW(lanes)(-first, LANES);
     b.count = channels;
-#define PACK(at, mode)                                                                                                \
-    do {                                                                                                              \
-        const REAL *row = w + (at);                                                                                   \
-        for (ptrdiff_t i = 0; i < g->kh; i++, row += g->wh)                                                           \
-            for (ptrdiff_t j = 0; j < g->kw; j++, packed += LANES)                                                    \
-                DW(store)(packed, DW(load_channels)(row + j * g->ww, mode, &b));                                      \
-        DW(store)(packed, bias ? DW(load_channels)(bias + (at), mode, &b) : DW(splat)(0));                            \
-        packed += LANES;                                                                                              \
-    } while (0)
-    ptrdiff_t k = 0;
-    if (DW_WRAPS && wraps && first < 0) {
-        PACK(first, DW_WRAPPED);
-        k++;
+    for (ptrdiff_t tap = 0; tap <= taps; tap++, packed += LANES) { /* in the order of w: its taps may share sets of the cache */
+        const REAL *row = tap < taps ? w + tap / g->kw * g->wh + tap % g->kw * g->ww : bias;
+        ptrdiff_t k = 0;
+        if (DW_WRAPS && wraps && first < 0) {
+            DW(store)(packed, row ? DW(load_channels)(row + first, DW_WRAPPED, &b) : DW(splat)(0));
+            k++;
+        }
+        for (; k < blocks; k++)
+            DW(store)(packed + k * size, row ? DW(load)(row + DW(block_at)(first, k, channels)) : DW(splat)(0));
     }
-    for (; k < blocks; k++) PACK(DW(block_at)(first, k, channels), DW_PLAIN);
-#undef PACK
 }
 
 /* Whether blocks of channels are better taken from the last to the first.  A load waits for a store shortly before it that has the same
@@ -275,7 +270,7 @@ DW_INLINE void DW(channel_strip)(
     DW(dw_block) wrapped;
     wrapped.out = DW(lanes)(-first, LANES);
     wrapped.count = channels;
-    const int wraps = DW_WRAPS && !wv && first < 0 && (T > 1 || (S == 2 && R <= DW_NEAR_ROWS && !g->stream));
+    const int wraps = DW_WRAPS && !wv && first < 0 && !g->stream && (T > 1 || (S == 2 && R <= DW_NEAR_ROWS)); /* see dw_wraps */
     const ptrdiff_t last = blocks - 1, start = down && !wraps ? last : 0;
     VEC own[50]; /* of a block, and the bias; the largest K is 7: K * K + 1 would be no constant in C */
     if (!wv && !late) DW_UNROLL for (int i = 0; i <= K * K; i++) own[i] = DW(load)(packed + start * ((K * K + 1) * LANES) + i * LANES);
@@ -665,10 +660,10 @@ static inline int dw_takes_all(ptrdiff_t kh, ptrdiff_t kw, ptrdiff_t sh, ptrdiff
     return 0;
 }
 
-/* Whether they take one column a tile though x is near, of stride sw over pixels so many bytes apart.  Lines 2 KB apart share two sets
+/* Whether they take one column a tile though not from memory, at stride sw over pixels so many bytes apart.  Lines 2 KB apart share two sets
  * of L1, which then takes 4 cycles for each from L2 (4 KB: 9), others 3.3: so some lines of each of few pixels in a row, which L1 keeps
  * for the next column (14x14x512 at stride 2: 1.15 times as fast as 2 x 7; at stride 1, of which 2 x 7 loads less, 0.7). */
-static inline int dw_one_column(ptrdiff_t sw, ptrdiff_t pitch) { return DW_BYTES >= 32 && sw == 2 && pitch % 2048 == 0; }
+static inline int dw_one_column(ptrdiff_t sw, ptrdiff_t pitch) { return DW_BYTES >= 32 && sw == 2 && pitch && pitch % 2048 == 0; }
 
 /* Whether the first of all blocks may be wrapped: not from memory, where that is no faster. */
 static inline int dw_wraps(ptrdiff_t kh, ptrdiff_t kw, ptrdiff_t sh, ptrdiff_t sw, int stream) {
@@ -694,7 +689,7 @@ DW_INLINE int DW(in_order)(const dw_geometry *g) {
         const int down = INNER && DW(from_last)(g, x, y);                                                                  \
         VEC wv[K * K];                                                                                                     \
         if (!INNER) DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = DW(load)(w + k / K * g->wh + k % K * g->ww);         \
-        DW_STRIPS(R, g->sh > g->kh ? 1 : T == 1 && !DW(in_order)(g) ? DW_NEAR_ROWS : R, STRIP);                            \
+        DW_STRIPS(R, g->sh > g->kh ? 1 : T == 1 && !DW(in_order)(g) ? dw_min(R, DW_NEAR_ROWS) : R, STRIP);                            \
     }
 DW_CHANNEL_TILES(TILE)
 #undef TILE
@@ -747,18 +742,24 @@ DW_INLINE int DW(tile_serves)(const dw_geometry *g, const int S, const int T, co
 typedef void DW(tile)(const dw_geometry *, const REAL *, const REAL *, const REAL *, REAL *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t,
                       ptrdiff_t);
 
-/* A tile that takes all blocks in turn, or some of each pixel, with the caller's packed weights, or packed here for as many as fit. */
-static void DW(packed_blocks)(DW(tile) *tile, const int wraps, const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y,
+/* A tile of T columns that takes all blocks in turn, or, see dw_one_column, some of each pixel, with the caller's packed weights or
+ * packed here for as many as fit. */
+static void DW(packed_blocks)(DW(tile) *tile, const int T, const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y,
                               ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels) {
     DW_ALIGNED REAL packed[DW_PACKED_BYTES / REAL_SIZE];
-    const ptrdiff_t size = (g->kh * g->kw + 1) * LANES, fit = DW_PACKED_BYTES / REAL_SIZE / size;
-    const ptrdiff_t near = dw_one_column(g->sw, g->xw * REAL_SIZE) && !DW(in_order)(g) ? DW_NEAR_BYTES / (LANES * REAL_SIZE) : blocks;
-    const ptrdiff_t some = g->packed ? near : dw_min(near, fit);
-    for (; blocks > 0; blocks -= some, first += some * LANES) {
-        const ptrdiff_t count = dw_min(blocks, some);
-        if (!g->packed) DW(pack_weights)(g, w, bias, first, count, channels, wraps, packed);
-        tile(g, x, g->packed ? w : packed, NULL, y, r0, r1, first, count, channels);
-        if (g->packed) w += count * size;
+    const ptrdiff_t size = (g->kh * g->kw + 1) * LANES, end = first + blocks * LANES;
+    ptrdiff_t most = g->packed ? dw_max(blocks, 1) : DW_PACKED_BYTES / REAL_SIZE / size;
+    if (T == 1 && !DW(in_order)(g)) most = dw_min(most, DW_NEAR_BYTES / (ptrdiff_t)sizeof(VEC));
+    for (ptrdiff_t parts = dw_ceil_div(blocks, most); parts > 0; parts--) {
+        const ptrdiff_t count = dw_ceil_div((end - first) / LANES, parts);
+        if (g->packed) {
+            tile(g, x, w, NULL, y, r0, r1, first, count, channels);
+            w += count * size;
+        } else {
+            DW(pack_weights)(g, w, bias, first, count, channels, !g->stream, packed);
+            tile(g, x, packed, NULL, y, r0, r1, first, count, channels);
+        }
+        first += count * LANES;
     }
 }
 
@@ -770,9 +771,8 @@ static void DW(channel_blocks)(const dw_geometry *g, const REAL *x, const REAL *
     if (g->repeat == 1 && channels >= LANES) {
 #define TILE(K, S, R, T, INNER, WHEN)                                                                                       \
         if (g->kh == K && g->kw == K && g->sh == S && g->sw == S && DW(tile_serves)(g, S, T, WHEN)) {                      \
-            const int wraps = T > 1 || (S == 2 && !g->stream);                                                             \
             if (INNER)                                                                                                     \
-                DW(packed_blocks)(DW(channel_##K##_##S##_##T), wraps, g, x, w, bias, y, r0, r1, first, blocks, channels);  \
+                DW(packed_blocks)(DW(channel_##K##_##S##_##T), T, g, x, w, bias, y, r0, r1, first, blocks, channels);      \
             else for (ptrdiff_t k = 0; k < blocks; k++) {                                                                  \
                 const ptrdiff_t c = DW(block_at)(first, k, channels);                                                      \
                 DW(channel_##K##_##S##_##T)(g, x + c, w + c, bias ? bias + c : NULL, y + c, r0, r1, 0, 1, channels);       \
