@@ -27,11 +27,11 @@ cdef extern from *:
         const void *x_from
         const void *x_to
         const void *g_to
-        bint shifted
+        int shifted
     void grad_channels_f32(const dw_grad*, const float*, const float*, float*, Py_ssize_t, Py_ssize_t) nogil
     void grad_channels_f64(const dw_grad*, const double*, const double*, double*, Py_ssize_t, Py_ssize_t) nogil
-    bint grad_shifted_serve_f32(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
-    bint grad_shifted_serve_f64(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
+    int grad_shifted_serve_f32(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
+    int grad_shifted_serve_f64(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     void grad_rows_f32(const dw_grad*, const float* const*, const float* const*, Py_ssize_t, float*,
                        Py_ssize_t, Py_ssize_t) nogil
     void grad_rows_f64(const dw_grad*, const double* const*, const double* const*, Py_ssize_t, double*,
@@ -40,6 +40,8 @@ cdef extern from *:
     void grad_add_lanes_f64(const double*, Py_ssize_t, Py_ssize_t, double*, Py_ssize_t) nogil
     void grad_add_planes_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*, Py_ssize_t) nogil
     void grad_add_planes_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*, Py_ssize_t) nogil
+    void grad_add_pairs_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*, Py_ssize_t) nogil
+    void grad_add_pairs_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*, Py_ssize_t) nogil
     void grad_store_f32(const float*, Py_ssize_t, Py_ssize_t, float*, Py_ssize_t) nogil
     void grad_store_f64(const double*, Py_ssize_t, Py_ssize_t, double*, Py_ssize_t) nogil
     bint dw_grad_splits(Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
@@ -83,7 +85,7 @@ cdef struct GradPlan:
     Py_ssize_t blocks, groups, group                          # of channels; a group's most blocks
     Py_ssize_t together                                       # row family, packed: of those, how many at a time
     Py_ssize_t ahead                                          # elements that slides prefetch ahead; 0: none
-    bint shifted                                              # row family: by shifted tiles
+    int shifted                                               # row family: by shifted tiles; 2: of two planes
     bint in_place                                             # grad is used where it lies, though x is copied
     bint far                                                  # x and grad are too large for the caches of one worker
     Py_ssize_t parts, per_part                                # of the pieces; pieces of a part, 2**k
@@ -353,7 +355,13 @@ cdef inline void write_blocks(const GradPlan* p, Py_ssize_t first, Py_ssize_t en
     cdef Py_ssize_t sums = p.taps * p.lanes, row, many, taps = p.cols.taps
     while first < end:
         many = dw_min(end - first, p.lanes)
-        if p.family == ROWS and p.period == 1 and many > p.taps:
+        if p.family == ROWS and p.shifted == 2:
+            for row in range(p.rows.taps):
+                if real is float:
+                    grad_add_pairs_f32(acc + row * taps * p.lanes, taps, many, sums, w + row * p.wh + first, p.ww)
+                else:
+                    grad_add_pairs_f64(acc + row * taps * p.lanes, taps, many, sums, w + row * p.wh + first, p.ww)
+        elif p.family == ROWS and p.period == 1 and many > p.taps:
             for row in range(p.rows.taps):
                 if real is float:
                     grad_add_planes_f32(acc + row * taps * p.lanes, taps, many, sums, w + row * p.wh + first, p.ww)
@@ -366,11 +374,17 @@ cdef inline void write_blocks(const GradPlan* p, Py_ssize_t first, Py_ssize_t en
         acc += many * sums
 
 
+cdef inline Py_ssize_t group_start(const GradPlan* p, Py_ssize_t group) noexcept nogil:
+    """The first block of a group; where two planes share sums, those of one."""
+    cdef Py_ssize_t together = 2 if p.family == ROWS and p.shifted == 2 else 1
+    return dw_min(dw_ceil_div(p.blocks, together) * group // p.groups * together, p.blocks)
+
+
 cdef void grad_task(GradPlan* p, Py_ssize_t task, const real* x, const real* grad, real* w, real* parts,
                     real* scratch) noexcept nogil:
     """One group of blocks, one part of the pieces: a stack of sums, of which two of equal height become one when they meet."""
     cdef Py_ssize_t part = task % p.parts, group = task // p.parts, sums = p.taps * p.lanes
-    cdef Py_ssize_t first = p.blocks * group // p.groups, end = p.blocks * (group + 1) // p.groups, size = (end - first) * sums
+    cdef Py_ssize_t first = group_start(p, group), end = group_start(p, group + 1), size = (end - first) * sums
     cdef Py_ssize_t piece0 = part * p.per_part, piece, unit, height, r0, r1, turn, turns
     cdef Unit u
     cdef real* stack = scratch + p.gathered
@@ -432,13 +446,13 @@ cdef inline Py_ssize_t near_columns(const GradPlan* p) noexcept nogil:
     return dw_ceil_div(p.cols.out, dw_ceil_div(p.cols.out, most))
 
 
-cdef inline bint shifted_serve(const GradPlan* p, Py_ssize_t size) noexcept nogil:
+cdef inline int shifted_serve(const GradPlan* p, Py_ssize_t size) noexcept nogil:
     """Rows from afar in one block of columns only, since blocks visit every page again (400x400: half as fast as slides).
 
     With AVX2 whole rows, each with its sums from memory and its borders: those of 33 numbers take 1.4 times as long as planes."""
     cdef const Axis* c = &p.cols
     if p.rows.dilation * c.dilation != 1 or (c.out < 7 * p.lanes if DW_VECTOR_BYTES == 32 else p.far and c.out > 4 * p.lanes):
-        return False
+        return 0
     if size == sizeof(float):
         return grad_shifted_serve_f32(p.rows.taps, c.taps, p.rows.stride, c.stride, c.out, c.size, c.pad)
     return grad_shifted_serve_f64(p.rows.taps, c.taps, p.rows.stride, c.stride, c.out, c.size, c.pad)
@@ -451,6 +465,8 @@ cdef inline bint planes_win(const GradPlan* p) noexcept nogil:
     cdef Py_ssize_t out = p.cols.out, size = dw_ceil_div(out, p.lanes) * p.lanes, most = 22
     if p.shifted and DW_VECTOR_BYTES == 32:
         return False
+    if p.shifted == 2:             # their sums across lanes cost as much as two images of 7x7
+        return 16 * out < 7 * p.lanes or p.cols.stride == 1 and p.images < 4
     if p.shifted and p.taps == 9:
         return out < 12 or 32 * out <= (27 if out <= p.lanes else 21) * size and out <= 2 * p.lanes
     if p.cols.stride > 1 and (p.cols.stride > 2 or p.cols.dilation > 1):
@@ -484,7 +500,7 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
     # slides take each number of grad once (of 7x7 taps thrice, 1.1 times; without AVX-512 of 5x5 thrice, 0.94 to 1.1)
     p.in_place = last and p.repeat == 1 and p.channels >= p.lanes and p.rows.taps <= (7 if DW_VECTOR_BYTES == 64 else 3)
     p.fit = rest // (p.rows.step * p.cols.size + (0 if p.in_place else p.cols.out))
-    p.shifted = False
+    p.shifted = 0
     if last:
         if p.channels < p.lanes and p.cols.stride == 1:
             return ROWS
@@ -498,7 +514,11 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
             return PACKED
         return CHANNELS
     p.shifted = shifted_serve(p, size)
-    return PLANES if p.lanes > 1 and p.fit > 0 and 2 * p.channels >= p.lanes and planes_win(p) else ROWS
+    if p.lanes > 1 and p.fit > 0 and 2 * p.channels >= p.lanes and planes_win(p):
+        return PLANES
+    if p.shifted == 2 and p.xh * size >= COPIED_ROW:     # copied plane by plane; one at a time has the same sums
+        p.shifted = 1
+    return ROWS
 
 
 cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
@@ -531,6 +551,8 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
         p.group = dw_max(1, dw_min(p.blocks, GROUP_BYTES // (p.taps * p.lanes * size)))
     if workers > 1:
         p.group = dw_max(1, dw_min(p.group, p.blocks // want))
+    if p.family == ROWS and p.shifted == 2:
+        p.group += p.group % 2
     p.groups = dw_ceil_div(p.blocks, p.group)
     p.together = 1
     if p.family == ROWS:

@@ -12,7 +12,8 @@
  * Both are one tile.  A step loads one vector of gradients, which the window keeps for the P taps along, and Q vectors of x,
  * each multiplied into P sums: (Q + 1) / (P * Q) loads a multiply-add, 0.44 for 3x3, 0.24 for 5x5, 0.20 for 7x7.  A stride along
  * takes the taps by their remainder, each remainder a slide of its own over every stride-th position; a stride of 2 both at once.
- * Planes of the commonest kernels have a tile that shifts (see there): 3x3 in rows of 56 takes 0.8 times as long.  With AVX2 it loads,
+ * Planes of the commonest kernels have a tile that shifts (see there): 3x3 in rows of 56 takes 0.8 times as long; of rows of 7 and 8
+ * it takes two planes.  With AVX2 it loads,
  * row by row, since nothing but the sums stays: 6 loads for 9 multiply-adds, at stride 2 10, in the order of memory.
  *
  * A sum of one tap is one chain of multiply-adds over the outputs in row-major order (kernels one tap wide: column by column; row
@@ -42,7 +43,7 @@ typedef struct {
     ptrdiff_t dilation, pixel; /* row family: of the columns, in pixels; elements from pixel to pixel of x */
     ptrdiff_t ahead;          /* of x and grad in memory: to the next block of channels, to the next strip; else 0 */
     const void *x_from, *x_to, *g_to; /* row family: x and the end of grad, past which nothing may be read */
-    int shifted;              /* row family: by shifted tiles */
+    int shifted;              /* row family: by shifted tiles; 2: of two planes */
 } dw_grad;
 
 /* One slide, or one on each of `lines` lines. */
@@ -512,6 +513,42 @@ DW_INLINE void DW(grad_shifted_rows)(const dw_grad *g, const REAL *x, const REAL
     DW_UNROLL for (int k = 0; k < K * K; k++) DW(store)(acc + k * LANES, sum[k]);
 }
 
+/* ... of 3x3 taps and two planes, each in half of a vector, as are their sums. */
+DW_INLINE void DW(grad_paired_rows)(const dw_grad *g, const REAL *x, const REAL *x_other, const REAL *grad, const REAL *grad_other,
+                                    REAL *acc, const DW(dw_shifted_lanes) *lanes, const int S) {
+    enum { K = 3 };
+    const int A = (K + S - 1) / S;
+    const DW(dw_shifted_lanes) m = *lanes;
+    const IVEC index = DW(paired_index)(S);
+    const ptrdiff_t xh = g->xh, gh = g->gh, rows = g->rows, t0 = g->row_lo, t1 = g->row_hi;
+    VEC sum[K * K], above[3];
+    DW_UNROLL for (int k = 0; k < K * K; k++) sum[k] = DW(load)(acc + k * LANES);
+    DW_UNROLL for (int a = 0; a < A; a++) above[a] = DW(splat)(0);
+#define ROW(checked)                                                                                                          \
+    DW_UNROLL for (int a = A - 1; a > 0; a--) above[a] = above[a - 1];                                                        \
+    if (!checked || r < rows) above[0] = DW(load_halves)(grad, grad_other, m.out);                                            \
+    DW_UNROLL for (int s = 0; s < S; s++) {                                                                                   \
+        if (checked && (r * S + s < t0 || r * S + s >= t1)) continue;                                                         \
+        const VEC one = DW(load_lanes)(x + s * xh, m.in[0]), other = DW(load_lanes)(x_other + s * xh, m.in[0]);               \
+        VEC v[K];                                                                                                             \
+        DW_UNROLL for (int j = 0; j < K; j++) v[j] = DW(pick)(one, other, index + j);                                         \
+        DW_UNROLL for (int a = 0; a < A; a++) {                                                                               \
+            const int i = s + a * S;                                                                                          \
+            if (i >= K || (checked && (r < a || r - a >= rows))) continue;                                                    \
+            DW_UNROLL for (int j = 0; j < K; j++) sum[i * K + j] = DW(add_product)(sum[i * K + j], v[j], above[a], m.first[j]); \
+        }                                                                                                                     \
+    }
+    for (ptrdiff_t r = 0; r < rows + A - 1; r++, x += S * xh, x_other += S * xh, grad += gh, grad_other += gh) {
+        if (r >= A - 1 && r < rows && t0 <= r * S && (r + 1) * S <= t1) {
+            ROW(0)
+        } else {
+            ROW(1)
+        }
+    }
+#undef ROW
+    DW_UNROLL for (int k = 0; k < K * K; k++) DW(store)(acc + k * LANES, sum[k]);
+}
+
 /* grad_rows, in blocks of `most` vectors of columns at most. */
 DW_INLINE void DW(grad_shifted_planes)(const dw_grad *g, const REAL *const *x, const REAL *const *grad, ptrdiff_t planes, REAL *acc,
                                        ptrdiff_t e0, ptrdiff_t e1, const int K, const int S, const int most) {
@@ -523,6 +560,15 @@ DW_INLINE void DW(grad_shifted_planes)(const dw_grad *g, const REAL *const *x, c
         end = vectors * (b + 1) / blocks;
         DW(shifted_lanes)(&of, m + b, e0 + v * LANES, end - v);
         DW_UNROLL for (int j = 0; j < K; j++) m[b].last[j] &= m[b].out; /* x goes on where grad ends */
+    }
+    if (K == 3 && g->shifted == 2) {
+        DW_UNROLL for (int j = 0; j < K; j++) m[0].first[j] = m[0].last[j];
+        DW(pair_lanes)(&of, m);
+        for (ptrdiff_t k = 0; k < planes; k += 2) {
+            const ptrdiff_t other = k + (k + 1 < planes); /* the last of an odd number is taken twice */
+            DW(grad_paired_rows)(g, x[k] - g->pad, x[other] - g->pad, grad[k], grad[other], acc + k * (K * K * LANES), m, S);
+        }
+        return;
     }
     for (ptrdiff_t k = 0; k < planes; k++, acc += K * K * LANES) {
         for (ptrdiff_t b = 0, v = 0, end; b < blocks; b++, v = end) {
@@ -673,14 +719,15 @@ DW_GRAD_SHIFTED_TILES(TILE)
 #undef TILE
 #endif
 
-/* Whether there is a shifted tile for this kernel and these columns, see shifted_serve. */
+/* Whether there is a shifted tile for this kernel and these columns: 0, 1 or 2, see shifted_serve. */
 static int DW(grad_shifted_serve)(ptrdiff_t kh, ptrdiff_t kw, ptrdiff_t sh, ptrdiff_t sw, ptrdiff_t cols, ptrdiff_t width,
                                   ptrdiff_t pad) {
     int found = 0;
 #define TILE(K, S, MOST) found |= kh == K && kw == K && sh == S && sw == S;
     DW_GRAD_SHIFTED_TILES(TILE)
 #undef TILE
-    return found && DW(borders_serve)(kw, 1, sw, cols, width, pad);
+    if (!found || !DW(borders_serve)(kw, 1, sw, cols, width, pad)) return 0;
+    return DW(pairs_serve)(kw, 1, sw, cols, width, pad) ? 2 : 1;
 }
 
 /* Adds output rows 0..g->rows of output elements e0 <= e < e1 (at most DW_MOST_LINES strips, but whole rows; e0 a multiple of a strip)
@@ -771,16 +818,17 @@ static void DW(grad_rows)(const dw_grad *g, const REAL *const *x, const REAL *co
     }
 }
 
-/* The sum of all lanes of vector k, in lane k. */
-DW_INLINE VEC DW(add_across)(VEC *v) {
+/* The sum of all lanes of vector k, in lane k; of count vectors, whose lanes belong to LANES / count sums in turn, likewise. */
+DW_INLINE VEC DW(add_across)(VEC *v, const int count) {
 #if DW_VECTORS && defined(DW_SHUFFLEVECTOR)
-    DW_UNROLL for (int n = LANES / 2; n > 0; n /= 2) {
+    DW_UNROLL for (int n = count / 2; n > 0; n /= 2) {
         DW_UNROLL for (int k = 0; k < n; k++) {
             const VEC low = __builtin_shufflevector(v[k], v[k + n], DW_JOIN(DW_ZIP_LOW_, LANES));
             v[k] = low + __builtin_shufflevector(v[k], v[k + n], DW_JOIN(DW_ZIP_HIGH_, LANES));
         }
     }
 #else
+    (void)count;
     DW(transpose)(v);
     for (int k = 1; k < LANES; k++) v[0] = v[0] + v[k];
 #endif
@@ -793,8 +841,31 @@ static void DW(grad_add_planes)(const REAL *acc, ptrdiff_t taps, ptrdiff_t plane
     for (ptrdiff_t tap = 0; tap < taps; tap++, acc += LANES, w += pitch) {
         VEC v[LANES];
         DW_UNROLL for (int k = 0; k < LANES; k++) v[k] = k < planes ? DW(load)(acc + k * apart) : DW(splat)(0);
-        DW(store_first)(w, DW(add_across)(v), planes);
+        DW(store_first)(w, DW(add_across)(v, LANES), planes);
     }
+}
+
+/* ... of which every second one's lie in half of the vectors before them, see grad_paired_rows. */
+static void DW(grad_add_pairs)(const REAL *acc, ptrdiff_t taps, ptrdiff_t planes, ptrdiff_t apart, REAL *w, ptrdiff_t pitch) {
+#if DW_SHIFTS
+#if REAL_SIZE == 4
+#define IN_TURN(v) __builtin_shufflevector(v, v, DW_ZIP_LOW_8, DW_ZIP_HIGH_8)
+#else
+#define IN_TURN(v) __builtin_shufflevector(v, v, DW_ZIP_LOW_4, DW_ZIP_HIGH_4)
+#endif
+    for (ptrdiff_t tap = 0; tap < taps; tap++, acc += LANES, w += pitch) {
+        VEC v[LANES / 2];
+        DW_UNROLL for (int k = 0; k < LANES / 2; k++) {
+            v[k] = 2 * k < planes ? DW(load)(acc + 2 * k * apart) : DW(splat)(0);
+            v[k] = IN_TURN(v[k]);
+        }
+        const VEC sums = DW(add_across)(v, LANES / 2);
+        DW(store_first)(w, IN_TURN(sums), planes);
+    }
+#undef IN_TURN
+#else
+    (void)acc, (void)taps, (void)planes, (void)apart, (void)w, (void)pitch;
+#endif
 }
 
 /* ... of any row: adds the lanes of `taps` sums that belong to the same output channel; w (taps, period), `pitch` apart. */
@@ -804,7 +875,7 @@ static void DW(grad_add_lanes)(const REAL *acc, ptrdiff_t taps, ptrdiff_t period
         REAL lane[LANES];
         DW_UNROLL for (int k = 0; k < LANES; k++) v[k] = tap + k < taps ? DW(load)(acc + (tap + k) * LANES) : DW(splat)(0);
         if (period == 1) {
-            DW(store)(lane, DW(add_across)(v));
+            DW(store)(lane, DW(add_across)(v, LANES));
             for (int k = 0; k < LANES && tap + k < taps; k++) w[(tap + k) * pitch] = lane[k];
             continue;
         }

@@ -233,9 +233,13 @@ static int DW(borders_serve)(ptrdiff_t taps, ptrdiff_t dilation, ptrdiff_t strid
            && (dilation > 1 || ((cols - 1) / LANES * LANES - 1) * stride + 2 * half < after);
 }
 
-/* Whether there is a shifted tile for this geometry: 0, 1, or 2, where it takes the rows of two planes, inputs one vector each. */
+/* Whether rows of two planes fit one vector of outputs and their inputs one each. */
+static int DW(pairs_serve)(ptrdiff_t taps, ptrdiff_t dilation, ptrdiff_t stride, ptrdiff_t cols, ptrdiff_t width, ptrdiff_t pad) {
+    return DW_SHIFTS && taps == 3 && cols <= LANES / 2 && dw_min((cols - 1) * stride + (taps - 1) * dilation + 1, pad + width) <= LANES;
+}
+
+/* Whether there is a shifted tile for this geometry: 0, 1, or 2, where it takes the rows of two planes. */
 static int DW(shifted_serve)(const dw_geometry *g) {
-    const ptrdiff_t reach = (g->cols - 1) * g->sw + (g->kw - 1) * g->xw + 1;
     int most = 0;
 #define TILE(K, S, MOST) if (g->kh == K && g->kw == K && g->sh == S && g->sw == S) most = MOST;
     DW_SHIFTED_TILES(TILE)
@@ -244,7 +248,7 @@ static int DW(shifted_serve)(const dw_geometry *g) {
         || (g->xw > 1 && (!DW_SHIFTS || g->kw != 3 || g->sw != 1 || g->xw > LANES / 2))
         || !DW(borders_serve)(g->kw, g->xw, g->sw, g->cols, g->width, g->pad))
         return 0;
-    return DW_SHIFTS && g->kw == 3 && g->cols <= LANES / 2 && dw_min(reach, g->pad + g->width) <= LANES ? 2 : 1;
+    return DW(pairs_serve)(g->kw, g->xw, g->sw, g->cols, g->width, g->pad) ? 2 : 1;
 }
 
 #if DW_SHIFTS
@@ -264,6 +268,12 @@ DW_INLINE void DW(shifted_lanes)(const dw_geometry *g, DW(dw_shifted_lanes) *m, 
         m->last[j] = DW(lanes)(lo - last, hi - last);
         m->before[j] = DW(lanes)(lo - last + LANES, hi - last + LANES);
     }
+}
+
+/* Where the inputs of tap column 0 are in two vectors, one of each plane. */
+DW_INLINE IVEC DW(paired_index)(const int S) {
+    const IVEC lane = {DW_JOIN(DW_IOTA_, LANES)};
+    return (lane & (LANES / 2 - 1)) * S + (lane & (LANES / 2)) * 2;
 }
 
 /* From one plane to two, each in half of a vector. */
@@ -305,9 +315,9 @@ DW_INLINE void DW(shifted_rows)(const dw_geometry *g, const REAL *x, const REAL 
     VEC wv[9], acc[7 * DW_SHIFTED_VECTORS];
     IVEC index[3];
     if (paired || dilated) {
-        IVEC lane = {DW_JOIN(DW_IOTA_, LANES)};
-        if (paired) lane = (lane & (LANES / 2 - 1)) * S + (lane & (LANES / 2)) * 2;
-        DW_UNROLL for (int j = 0; j < K; j++) index[j] = lane + (REAL_INT)(j * g->xw);
+        IVEC first = {DW_JOIN(DW_IOTA_, LANES)};
+        if (paired) first = DW(paired_index)(S);
+        DW_UNROLL for (int j = 0; j < K; j++) index[j] = first + (REAL_INT)(j * g->xw);
     }
     if (K == 3) DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = paired ? DW(splat_two)(w[k], w[K * K + k]) : DW(splat)(w[k]);
     DW_UNROLL for (int k = 0; k < A * T; k++) acc[k] = bias;

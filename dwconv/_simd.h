@@ -222,6 +222,15 @@ DW_INLINE VEC DW(load_two)(const REAL *a, const REAL *b, MASK m) {
 #endif
 }
 
+/* The first half of the lanes from a, the second from b, where they are on in m, whose first lanes count; the others are 0. */
+DW_INLINE VEC DW(load_halves)(const REAL *a, const REAL *b, MASK m) {
+#if REAL_SIZE == 4
+    return (VEC)_mm512_mask_loadu_ps(_mm512_maskz_loadu_ps(m, a), (__mmask16)(m << 8), b - 8);
+#else
+    return (VEC)_mm512_mask_loadu_pd(_mm512_maskz_loadu_pd(m, a), (__mmask8)(m << 4), b - 4);
+#endif
+}
+
 /* a in the first half of the lanes, b in the second. */
 DW_INLINE VEC DW(splat_two)(REAL a, REAL b) {
 #if REAL_SIZE == 4

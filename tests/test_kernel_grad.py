@@ -50,6 +50,8 @@ PATHS = {
     "flat, dilated": ((1, 12, 70, 5), (3, 3, 1), 1, (2, 5), "same"),
     "few channels, strided": ((1, 21, 40, 3), (5, 5, 1), 2, 1, "same"),
     "planes along the rows": ((1, 20, 46, 21), (3, 3, 1), 1, 1, "same"),
+    "pairs of planes": ((5, 7, 7, 19), (3, 3, 1), 1, 1, "same"),
+    "pairs of planes, stride 2": ((1, 15, 8, 35), (3, 3, 1), 2, 1, "same"),
     "planes along the rows, stride 2": ((1, 21, 70, 19), (3, 3, 1), 2, 1, "same"),
     "planes along the rows, dilated": ((1, 19, 63, 9), (3, 3, 2), 1, 2, "same"),
     "whole rows": ((2, 40, 66, 3), (3, 3, 2), 1, 1, ((1, 1), (0, 1))),
@@ -277,6 +279,27 @@ def test_widths_of_planes(kernels, k, strides):
                 a, b = arranged(x, "channels_first", dtype), arranged(grad, "channels_first", dtype)
                 w_grad = call("channels_first", a, b, np.full(expected.shape, SENTINEL, dtype), rows, cols, 2)
                 np.testing.assert_array_equal(w_grad, expected, err_msg=f"{out} {padding} {dtype.__name__}")
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+def test_pairs_of_planes(kernels, strides):
+    """Rows of at most half a vector, in many images: any number of planes, groups and parts for any workers, rows far apart."""
+    rng = np.random.default_rng(4)
+    for c, out, n, w in ((1, 8, 5, 700), (2, 7, 4, 9), (7, 4, 6, 700), (17, 8, 5, 16), (35, 7, 4, 15), (40, 4, 140, 8)):
+        for dtype, m in itertools.product(DTYPES, (1, 2)):
+            wide = oracle.integers((n, c, 7, w), 1, 4).astype(dtype)
+            x = wide[..., : min(out * strides, w)]     # of 700 numbers rows lie more than 2 KB apart
+            last = x.transpose(0, 2, 3, 1)
+            rows, cols, grad_shape = geometry(last.shape, (3, 3, m), strides, 1, "same")
+            grad = oracle.integers(grad_shape, 2, 4)
+            expected, _ = reference(last, grad, (3, 3, m), rows, cols)
+            b, real = arranged(grad, "channels_first", dtype), rng.standard_normal(x.shape).astype(dtype)
+            for workers in (1, 2, 3, 7):
+                w_grad = call("channels_first", x, b, np.full(expected.shape, SENTINEL, dtype), rows, cols, workers)
+                np.testing.assert_array_equal(w_grad, expected, err_msg=f"{c} {out} {n} {dtype.__name__} {m} {workers}")
+            near = call("channels_first", real, b, np.empty(expected.shape, dtype), rows, cols)
+            x[...] = real
+            assert near.tobytes() == call("channels_first", x, b, np.empty(expected.shape, dtype), rows, cols, 2).tobytes()
 
 
 def test_shared_memory(kernels):
