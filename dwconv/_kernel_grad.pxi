@@ -355,7 +355,7 @@ cdef inline void write_blocks(const GradPlan* p, Py_ssize_t first, Py_ssize_t en
     cdef Py_ssize_t sums = p.taps * p.lanes, row, many, taps = p.cols.taps
     while first < end:
         many = dw_min(end - first, p.lanes)
-        if p.family == ROWS and p.shifted == 2:
+        if p.shifted == 2:
             for row in range(p.rows.taps):
                 if real is float:
                     grad_add_pairs_f32(acc + row * taps * p.lanes, taps, many, sums, w + row * p.wh + first, p.ww)
@@ -376,7 +376,7 @@ cdef inline void write_blocks(const GradPlan* p, Py_ssize_t first, Py_ssize_t en
 
 cdef inline Py_ssize_t group_start(const GradPlan* p, Py_ssize_t group) noexcept nogil:
     """The first block of a group; where two planes share sums, those of one."""
-    cdef Py_ssize_t together = 2 if p.family == ROWS and p.shifted == 2 else 1
+    cdef Py_ssize_t together = 2 if p.shifted == 2 else 1
     return dw_min(dw_ceil_div(p.blocks, together) * group // p.groups * together, p.blocks)
 
 
@@ -515,8 +515,9 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
         return CHANNELS
     p.shifted = shifted_serve(p, size)
     if p.lanes > 1 and p.fit > 0 and 2 * p.channels >= p.lanes and planes_win(p):
+        p.shifted = 0
         return PLANES
-    if p.shifted == 2 and p.xh * size >= COPIED_ROW:     # copied plane by plane; one at a time has the same sums
+    if p.shifted == 2 and p.cols.stride == 1 and p.xh * size >= COPIED_ROW:     # copied one by one; these sums are the same
         p.shifted = 1
     return ROWS
 
@@ -551,7 +552,7 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
         p.group = dw_max(1, dw_min(p.blocks, GROUP_BYTES // (p.taps * p.lanes * size)))
     if workers > 1:
         p.group = dw_max(1, dw_min(p.group, p.blocks // want))
-    if p.family == ROWS and p.shifted == 2:
+    if p.shifted == 2:
         p.group += p.group % 2
     p.groups = dw_ceil_div(p.blocks, p.group)
     p.together = 1

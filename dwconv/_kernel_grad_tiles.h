@@ -12,9 +12,9 @@
  * Both are one tile.  A step loads one vector of gradients, which the window keeps for the P taps along, and Q vectors of x,
  * each multiplied into P sums: (Q + 1) / (P * Q) loads a multiply-add, 0.44 for 3x3, 0.24 for 5x5, 0.20 for 7x7.  A stride along
  * takes the taps by their remainder, each remainder a slide of its own over every stride-th position; a stride of 2 both at once.
- * Planes of the commonest kernels have a tile that shifts (see there): 3x3 in rows of 56 takes 0.8 times as long; of rows of 7 and 8
- * it takes two planes.  With AVX2 it loads,
- * row by row, since nothing but the sums stays: 6 loads for 9 multiply-adds, at stride 2 10, in the order of memory.
+ * Planes of the commonest kernels have a tile that shifts (see there): 3x3 in rows of 56 takes 0.8 times as long; of rows of half a
+ * vector it takes two planes.  With AVX2 it loads, row by row, since nothing but the sums stays: 6 loads for 9 multiply-adds, at
+ * stride 2 10, in the order of memory.
  *
  * A sum of one tap is one chain of multiply-adds over the outputs in row-major order (kernels one tap wide: column by column; row
  * family: strips of LANES columns, each downwards; shifted tiles: blocks of strips, row by row), whatever the tile: so blocks of
@@ -562,7 +562,6 @@ DW_INLINE void DW(grad_shifted_planes)(const dw_grad *g, const REAL *const *x, c
         DW_UNROLL for (int j = 0; j < K; j++) m[b].last[j] &= m[b].out; /* x goes on where grad ends */
     }
     if (K == 3 && g->shifted == 2) {
-        DW_UNROLL for (int j = 0; j < K; j++) m[0].first[j] = m[0].last[j];
         DW(pair_lanes)(&of, m);
         for (ptrdiff_t k = 0; k < planes; k += 2) {
             const ptrdiff_t other = k + (k + 1 < planes); /* the last of an odd number is taken twice */
@@ -860,7 +859,7 @@ static void DW(grad_add_pairs)(const REAL *acc, ptrdiff_t taps, ptrdiff_t planes
             v[k] = IN_TURN(v[k]);
         }
         const VEC sums = DW(add_across)(v, LANES / 2);
-        DW(store_first)(w, IN_TURN(sums), planes);
+        DW(store_first)(w, IN_TURN(sums) + DW(splat)(0), planes); /* no -0, as with the other half of one plane's vector */
     }
 #undef IN_TURN
 #else

@@ -279,7 +279,7 @@ DW_INLINE IVEC DW(paired_index)(const int S) {
 /* From one plane to two, each in half of a vector. */
 DW_INLINE void DW(pair_lanes)(const dw_geometry *g, DW(dw_shifted_lanes) *m) {
     enum { HALF = LANES / 2 };
-    for (ptrdiff_t j = 0; j < g->kw; j++) m->first[j] = m->last[j] = (MASK)((m->first[j] & DW(lanes)(0, HALF)) | m->first[j] << HALF);
+    for (ptrdiff_t j = 0; j < g->kw; j++) m->first[j] = m->last[j] = (MASK)((m->last[j] & DW(lanes)(0, HALF)) | m->last[j] << HALF);
 }
 
 /* T vectors of inputs of a row for each tap column; x: that of the first output and column.  index: of its inputs for each tap column,
