@@ -481,8 +481,8 @@ DW_INLINE void DW(grad_shifted_rows)(const dw_grad *g, const REAL *x, const REAL
                 if (at > S * T) continue;                                                                                     \
                 in[i] = 0 < at && at < S * (T - 1) ? DW(load)(x + at * LANES) : DW(load_lanes)(x + at * LANES, m.in[at]);     \
             }                                                                                                                 \
-            next[0] = S == 1 ? in[0] : DW(even)(in[0], in[k < T ? 1 : 0]);                                                    \
-            if (S == 2) next[1] = DW(odd)(in[0], in[k < T ? 1 : 0]);                                                          \
+            next[0] = S == 1 ? in[0] : DW(evens)(in, k < T, K);                                                               \
+            if (S == 2) next[1] = DW(odds)(in, k < T);                                                                        \
             if (k > 0) { /* columns of vector k - 1 */                                                                        \
                 VEC v[5];                                                                                                     \
                 DW_UNROLL for (int j = 0; j < K; j++) v[j] = j < S ? part[j] : DW(shift)(part[j % S], next[j % S], j / S);    \
@@ -514,12 +514,11 @@ DW_INLINE void DW(grad_shifted_rows)(const dw_grad *g, const REAL *x, const REAL
 }
 
 /* ... of 3x3 taps and two planes, each in half of a vector, as are their sums. */
-DW_INLINE void DW(grad_paired_rows)(const dw_grad *g, const REAL *x, const REAL *x_other, const REAL *grad, const REAL *grad_other,
-                                    REAL *acc, const DW(dw_shifted_lanes) *lanes, const int S) {
+DW_INLINE void DW(grad_paired_rows)(const dw_grad *g, const REAL *x, ptrdiff_t xc, const REAL *grad, const REAL *grad_other, REAL *acc,
+                                    const DW(dw_shifted_lanes) *lanes, const int S) {
     enum { K = 3 };
     const int A = (K + S - 1) / S;
     const DW(dw_shifted_lanes) m = *lanes;
-    const IVEC index = DW(paired_index)(S);
     const ptrdiff_t xh = g->xh, gh = g->gh, rows = g->rows, t0 = g->row_lo, t1 = g->row_hi;
     VEC sum[K * K], above[3];
     DW_UNROLL for (int k = 0; k < K * K; k++) sum[k] = DW(load)(acc + k * LANES);
@@ -529,16 +528,15 @@ DW_INLINE void DW(grad_paired_rows)(const dw_grad *g, const REAL *x, const REAL 
     if (!checked || r < rows) above[0] = DW(load_halves)(grad, grad_other, m.out);                                            \
     DW_UNROLL for (int s = 0; s < S; s++) {                                                                                   \
         if (checked && (r * S + s < t0 || r * S + s >= t1)) continue;                                                         \
-        const VEC one = DW(load_lanes)(x + s * xh, m.in[0]), other = DW(load_lanes)(x_other + s * xh, m.in[0]);               \
         VEC v[K];                                                                                                             \
-        DW_UNROLL for (int j = 0; j < K; j++) v[j] = DW(pick)(one, other, index + j);                                         \
+        DW(paired_inputs)(x + s * xh, v, &m, xc, 1, S);                                                                       \
         DW_UNROLL for (int a = 0; a < A; a++) {                                                                               \
             const int i = s + a * S;                                                                                          \
             if (i >= K || (checked && (r < a || r - a >= rows))) continue;                                                    \
             DW_UNROLL for (int j = 0; j < K; j++) sum[i * K + j] = DW(add_product)(sum[i * K + j], v[j], above[a], m.first[j]); \
         }                                                                                                                     \
     }
-    for (ptrdiff_t r = 0; r < rows + A - 1; r++, x += S * xh, x_other += S * xh, grad += gh, grad_other += gh) {
+    for (ptrdiff_t r = 0; r < rows + A - 1; r++, x += S * xh, grad += gh, grad_other += gh) {
         if (r >= A - 1 && r < rows && t0 <= r * S && (r + 1) * S <= t1) {
             ROW(0)
         } else {
@@ -565,7 +563,7 @@ DW_INLINE void DW(grad_shifted_planes)(const dw_grad *g, const REAL *const *x, c
         DW(pair_lanes)(&of, m);
         for (ptrdiff_t k = 0; k < planes; k += 2) {
             const ptrdiff_t other = k + (k + 1 < planes); /* the last of an odd number is taken twice */
-            DW(grad_paired_rows)(g, x[k] - g->pad, x[other] - g->pad, grad[k], grad[other], acc + k * (K * K * LANES), m, S);
+            DW(grad_paired_rows)(g, x[k] - g->pad, x[other] - x[k], grad[k], grad[other], acc + k * (K * K * LANES), m, S);
         }
         return;
     }
@@ -726,7 +724,7 @@ static int DW(grad_shifted_serve)(ptrdiff_t kh, ptrdiff_t kw, ptrdiff_t sh, ptrd
     DW_GRAD_SHIFTED_TILES(TILE)
 #undef TILE
     if (!found || !DW(borders_serve)(kw, 1, sw, cols, width, pad)) return 0;
-    return DW(pairs_serve)(kw, 1, sw, cols, width, pad) ? 2 : 1;
+    return DW(pairs_serve)(kw, sw, cols, width, pad) ? 2 : 1;
 }
 
 /* Adds output rows 0..g->rows of output elements e0 <= e < e1 (at most DW_MOST_LINES strips, but whole rows; e0 a multiple of a strip)

@@ -222,12 +222,15 @@ DW_INLINE VEC DW(load_two)(const REAL *a, const REAL *b, MASK m) {
 #endif
 }
 
-/* The first half of the lanes from a, the second from b, where they are on in m, whose first lanes count; the others are 0. */
+/* The first half of the lanes from a, the second from b, where they are on in m, whose first lanes count; the others are 0.  By halves, of
+ * which fewer lie across lines. */
 DW_INLINE VEC DW(load_halves)(const REAL *a, const REAL *b, MASK m) {
 #if REAL_SIZE == 4
-    return (VEC)_mm512_mask_loadu_ps(_mm512_maskz_loadu_ps(m, a), (__mmask16)(m << 8), b - 8);
+    const __m512 first = _mm512_castps256_ps512(_mm256_maskz_loadu_ps((__mmask8)m, a));
+    return (VEC)_mm512_insertf32x8(first, _mm256_maskz_loadu_ps((__mmask8)m, b), 1);
 #else
-    return (VEC)_mm512_mask_loadu_pd(_mm512_maskz_loadu_pd(m, a), (__mmask8)(m << 4), b - 4);
+    const __m512d first = _mm512_castpd256_pd512(_mm256_maskz_loadu_pd((__mmask8)m, a));
+    return (VEC)_mm512_insertf64x4(first, _mm256_maskz_loadu_pd((__mmask8)m, b), 1);
 #endif
 }
 
@@ -293,12 +296,21 @@ DW_INLINE void DW(store_first)(REAL *p, VEC v, ptrdiff_t n) {
 #endif
 }
 
+#if DW_BYTES == 64
+/* Lane l is that of index[l], of which only the bits below LANES count. */
+DW_INLINE VEC DW(permute)(VEC v, IVEC index) {
+#if REAL_SIZE == 4
+    return (VEC)_mm512_permutexvar_ps((__m512i)index, (__m512)v);
+#else
+    return (VEC)_mm512_permutexvar_pd((__m512i)index, (__m512d)v);
+#endif
+}
+#endif
+
 /* Lane l is p[index[l]]; indices are of lanes that are on in m, the others are not read. */
 DW_INLINE VEC DW(load_indexed)(const REAL *p, MASK m, IVEC index) {
-#if DW_BYTES == 64 && REAL_SIZE == 4
-    return (VEC)_mm512_permutexvar_ps((__m512i)index, (__m512)DW(load_lanes)(p, m));
-#elif DW_BYTES == 64
-    return (VEC)_mm512_permutexvar_pd((__m512i)index, (__m512d)DW(load_lanes)(p, m));
+#if DW_BYTES == 64
+    return DW(permute)(DW(load_lanes)(p, m), index);
 #elif DW_BYTES == 32 && REAL_SIZE == 4
     return (VEC)_mm256_permutevar8x32_ps((__m256)DW(load_lanes)(p, m), (__m256i)index);
 #elif DW_VECTORS
