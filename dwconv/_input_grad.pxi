@@ -38,8 +38,9 @@ cdef extern from *:
     void store_block_f64(const double*, Py_ssize_t, Py_ssize_t, double*, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
 
 cdef enum:
-    GRAD_ROWS = 4             # of one phase that are made together
-    GRAD_COLS = 1024          # run_grad_rows: columns of a phase that are made together
+    GRAD_ROWS = 4             # run_grad_rows: of one phase that are made together, at least
+    GRAD_COLS = 1024          # columns, at most
+    GRAD_BYTES = 32768        # of both, unless the least rows are more (multiplier 4, 64x64x32: 140 us, with 4 rows 270)
 
 
 # ---- geometry ----
@@ -101,7 +102,7 @@ cdef void grad_window(const Plan* p, const Axis* rows, const Axis* cols, const r
     """Blocks of channels of the window y from the gradients x, strides in the plan; the first and the last block may be shifted
     to lie inside the channels."""
     cdef dw_geometry g
-    cdef dw_grad_row strip[GRAD_ROWS]
+    cdef dw_grad_row strip[2]
     cdef Taps th, tw
     cdef Py_ssize_t i, j, k, lanes = lanes_of(sizeof(real)), height
     cdef const real* wt
@@ -318,13 +319,15 @@ cdef void grad_phases(const Plan* p, const Axis* rows, const real* x, const real
     cdef const Axis* cols = &p.cols
     # neighbours of a row's phase may see neighbouring gradients, whatever the dilation: the stride is its period, not the lcm
     cdef Py_ssize_t high = period(rows), wide = cols.stride, height, width, i, j, q, r, k, m, c, block
+    cdef Py_ssize_t pitch = dw_min(dw_ceil_div(cols.size, wide), GRAD_COLS), step, many, runs, run
     cdef dw_geometry g
     cdef Taps th, tw
     cdef real* to
     g.clamp, g.lo, g.hi, g.repeat, g.period, g.sh, g.sw = 0, 0, 0, 1, 1, 1, 1
     g.stream, g.far, g.strips, g.compact, g.packed = 0, 0, 1, 0, 0
     g.xh, g.xw, g.width = reach(rows) * p.xh, reach(cols), cols.out
-    g.wh, g.ww, g.yh, g.yw = -rows.step * p.wh, -cols.step * p.ww, GRAD_COLS, 1
+    g.wh, g.ww, g.yh, g.yw = -rows.step * p.wh, -cols.step * p.ww, pitch, 1
+    step = dw_max(GRAD_BYTES // (pitch * <Py_ssize_t> sizeof(real)), GRAD_ROWS)
     for i in range(dw_min(high, rows.size)):
         th = taps_of(rows, i)
         height = dw_ceil_div(rows.size - i, high)
@@ -336,28 +339,34 @@ cdef void grad_phases(const Plan* p, const Axis* rows, const real* x, const real
                 q = block * GRAD_COLS
                 g.cols = dw_min(width - q, GRAD_COLS)
                 g.pad = -tw.first - q
-                for r in range(0, height, 4):     # GRAD_ROWS; Cython takes no name for the step
+                r = 0
+                while r < height:
+                    many = dw_min(height - r, step)
                     g.row_lo, g.row_hi = th.lo - r, th.hi - r
                     g.x0 = th.first * p.xh + r * g.xh - g.pad
                     for m in range(p.repeat):
                         if real is float:
                             row_block_f32(&g, x + m * p.xc, w + (m + th.last * p.wh + tw.last * p.ww), NULL, scratch, 0,
-                                          dw_min(height - r, GRAD_ROWS), 1, 0, 0)
+                                          many, 1, 0, 0)
                         else:
                             row_block_f64(&g, x + m * p.xc, w + (m + th.last * p.wh + tw.last * p.ww), NULL, scratch, 0,
-                                          dw_min(height - r, GRAD_ROWS), 1, 0, 0)
-                        for k in range(dw_min(height - r, GRAD_ROWS)):
+                                          many, 1, 0, 0)
+                        runs, run = many, g.cols
+                        if wide == 1 and run == pitch == high * p.yh:     # rows without gaps
+                            runs, run = 1, many * run
+                        for k in range(runs):
                             to = y + (i + (r + k) * high) * p.yh + j + q * wide
                             if wide == 1 and real is float:
-                                add_row_f32(<const float*> scratch + k * GRAD_COLS, <float*> to, g.cols, m == 0)
+                                add_row_f32(<const float*> scratch + k * pitch, <float*> to, run, m == 0)
                             elif wide == 1:
-                                add_row_f64(<const double*> scratch + k * GRAD_COLS, <double*> to, g.cols, m == 0)
+                                add_row_f64(<const double*> scratch + k * pitch, <double*> to, run, m == 0)
                             elif m == 0:
-                                for c in range(g.cols):
-                                    to[c * wide] = 0 + scratch[k * GRAD_COLS + c]    # as run_grad_blocks adds, for the sign of 0
+                                for c in range(run):
+                                    to[c * wide] = 0 + scratch[k * pitch + c]    # as run_grad_blocks adds, for the sign of 0
                             else:
-                                for c in range(g.cols):
-                                    to[c * wide] += scratch[k * GRAD_COLS + c]
+                                for c in range(run):
+                                    to[c * wide] += scratch[k * pitch + c]
+                    r += many
 
 
 cdef void grad_row_task(const Plan* p, bint pairs, Py_ssize_t task, Py_ssize_t tasks, const real* x, const real* w, real* y,
