@@ -453,7 +453,7 @@ static void DW(grad_channels)(const dw_grad *g, const REAL *x, const REAL *grad,
 }
 
 #if DW_SHIFTS
-/* ---- shifted: planes of which each input is loaded once, and shifted from its neighbours for the taps across ---- */
+/* ---- shifted: planes of which each input is loaded once and shifted from its neighbours for the taps across; pairs: paired_inputs ---- */
 
 /* Output rows 0..g->rows of T vectors of columns, to the sums acc (kh, kw, LANES).  x: tap row 0 of output row 0, the first column.
  * Of 3x3 the gradients of the rows above stay in registers; those of other kernels are loaded once per input row, as sums fill them. */

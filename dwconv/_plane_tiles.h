@@ -8,8 +8,9 @@
  *   shifted  down the rows with K/S rows of outputs in registers: each input is loaded once, and shifted from its neighbours for the
  *            taps (rows of 56: 1.4 times as fast as loading those, which cross cache lines).  Many planes a call.  Loads per
  *            multiply-add: (S*T + 1) / (K*K*T/S), and the weights of kernels wider than 3.  3x3 also dilated, and two planes in a
- *            vector where half of it holds a row (7x7: 1.4 times as fast as planes as channels).  With AVX2 3x3 only, and loads
- *            instead of shifts: (3*T + 9) / (9*T) at stride 1, (8*T + 9) / (9*T) at stride 2; 7.6 and 14 cycles a vector from L1.
+ *            vector where half of it holds a row (7x7: 1.4 times as fast as planes as channels): those, but for stride 2, load each
+ *            tap column.  With AVX2 3x3 only, and loads for all: (3*T + 9) / (9*T) at stride 1, (8*T + 9) / (9*T) at stride 2; 7.6
+ *            and 14 cycles a vector from L1.
  *   slide    the same with loads for the taps, stride 1: other dilation, more padding, CPUs without cheap shifts.  Loads per
  *            multiply-add: (K unaligned loads of T vectors + K*K weights, of which each serves T) / (K*K*T).
  *   strip    DW_PLANE_ROWS rows of outputs at once (the last overlaps its neighbour), and along the row: for rows so long, or images so
@@ -188,7 +189,7 @@ DW_INLINE void DW(plane_rows)(
         r1 = dw_min(r0 + step, b1);
         for (ptrdiff_t base = 0; base < g->cols; base += apart) {
             const int many = g->cols - base > (T - 1) * apart;
-            DW(fetch_rows)(g, x + g->x0, y, r1, r1 - r0, base, many ? T * apart : apart, S);
+            if (strip) DW(fetch_rows)(g, x + g->x0, y, r1, r1 - r0, base, many ? T * apart : apart, S);
             for (ptrdiff_t c = base; c < dw_min(base + apart, g->cols); c += LANES) {
                 const ptrdiff_t phase = pattern ? c % period : 0;
                 const VEC b = !bias ? DW(splat)(0) : pattern ? DW(load)(bias + phase) : DW(splat)(*bias);

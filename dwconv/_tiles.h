@@ -45,7 +45,7 @@ typedef struct {
     ptrdiff_t width, pad;     /* row tiles: input elements of a row; how far before it tap 0 of output 0 lies */
     ptrdiff_t repeat;         /* depth multiplier where the outputs of a channel are neighbours, else 1 */
     ptrdiff_t period;         /* row tiles: after how many elements the weights of a row repeat */
-    int far;                  /* x and y by 6 MB: from 1 on they are too large for the caches of one worker, from 2 on see `in_order` */
+    int far;                  /* x and y by 6 MB: from 1 on they are too large for the caches of one worker, from 2 on see `in_order`, `fetch_rows` */
     int stream;               /* ... for all caches */
     int strips;               /* row tiles: along the rows in strips, not down the columns; 2: nor by shifted tiles */
     int compact;              /* flat rows: weights do not repeat, inputs are neighbours */
@@ -575,7 +575,7 @@ DW_INLINE void DW(row_any)(
             const ptrdiff_t end = base + wide_t * apart;
             const int inside = wide_t && base >= g->pad && end <= g->cols && end - g->pad + (g->kw - 1) * g->xw <= g->width;
             many = inside ? wide_t : g->cols - base > apart ? T : 1;
-            if (wide_t) DW(fetch_rows)(g, x, y, last, last - row, base, many * apart, 1);
+            if (wide_t && g->strips) DW(fetch_rows)(g, x, y, last, last - row, base, many * apart, 1);
             for (ptrdiff_t c = base; c < dw_min(base + apart, g->cols); c += LANES) {
                 if (wide_t && inside) DW(row_column)(g, &q, x, w, bias, y, row, last, c, apart, wide_r, wide_t, mode, weights, DW_INSIDE);
                 else if (many == T) DW(row_column)(g, &q, x, w, bias, y, row, last, c, apart, R, T, mode, weights, DW_EITHER);

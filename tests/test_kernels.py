@@ -364,6 +364,16 @@ def test_infinite_weights_over_padding(kernels, k, strides):
             np.testing.assert_array_equal(to_last(y, data_format), expected, err_msg=f"{w} {c} {data_format} {dtype.__name__}")
 
 
+@pytest.mark.parametrize("rate", [2, 4, 8])
+def test_sign_of_zero_over_padding_of_dilated_planes(kernels, rate):
+    for w, padding, dtype in itertools.product((9, 16, 20, 40, 56), ((0, rate), (rate, 0), (rate, rate)), DTYPES):
+        if w + sum(padding) > 2 * rate:
+            x, kernel, bias = np.zeros((1, 3, 5, w), dtype), np.full((3, 3, 3, 1), -1, dtype), np.full(3, -0.0, dtype)
+            options = {"padding": ((1, 1), padding), "dilation_rate": (1, rate), "data_format": "channels_first"}
+            y = dwconv.depthwise_conv2d(x, kernel, bias, **options)
+            assert np.signbit(y).all(), f"{w} {padding} {dtype.__name__}"
+
+
 @pytest.mark.parametrize("rate", [2, 5, 8])
 def test_infinite_weights_over_padding_of_dilated_planes(kernels, rate):
     for w, c, dtype in itertools.product((4, 6, 8, 16, 20, 33, 36, 50, 63), (3, 17), DTYPES):
@@ -373,6 +383,27 @@ def test_infinite_weights_over_padding_of_dilated_planes(kernels, rate):
         arrays = layout(x, "channels_first").astype(dtype), kernel.astype(dtype)
         y = dwconv.depthwise_conv2d(*arrays, padding="same", dilation_rate=rate, data_format="channels_first")
         np.testing.assert_array_equal(to_last(y, "channels_first"), expected, err_msg=f"{w} {c} {dtype.__name__}")
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_planes_in_one_vector(kernels, dtype, strides):
+    """Rows of half a vector and less are taken from two planes at once, however these lie; nothing of one reaches the other."""
+    paddings = "same", "valid", ((1, 0), (0, 1)), ((0, 1), (1, 0))
+    for w, c, padding in itertools.product((3, 4, 5, 7, 8, 9, 10, 15, 16, 17), (2, 3, 5), paddings):
+        options = {"padding": padding, "strides": strides}
+        x, kernel, bias, _ = problem((1, 6, w, c), (3, 3, 1), tuple(options.items()))
+        planes, kernel, bias = layout(x, "channels_first").astype(dtype), kernel.astype(dtype), bias.astype(dtype)
+        expected = layout(oracle.conv(x, kernel, **options), "channels_first")
+        convolve = functools.partial(dwconv.depthwise_conv2d, data_format="channels_first", **options)
+        for name, view in (*views(planes), ("every plane backwards", planes[:, ::-1].copy()[:, ::-1])):
+            np.testing.assert_array_equal(convolve(view, kernel), expected, err_msg=f"{w} {c} {padding} {name}")
+        one = np.broadcast_to(planes[:, :1], planes.shape)
+        np.testing.assert_array_equal(convolve(one, kernel), convolve(one.copy(), kernel), err_msg=f"{w} {c} {padding} broadcast")
+        planes[:, 0] = np.nan
+        result = convolve(planes, kernel)
+        np.testing.assert_array_equal(result[:, 1:], expected[:, 1:], err_msg=f"{w} {c} {padding} NaN in the first plane")
+        assert np.isnan(result[:, 0]).all()
 
 
 @pytest.mark.parametrize("strides", [1, 2])
@@ -484,7 +515,7 @@ def test_error_bound(kernels, name, dtype, offset):
 # ---- the same bits ----
 
 @paths
-@pytest.mark.parametrize("size", [(2, 21, 75), (1, 7, 40)], ids=str)
+@pytest.mark.parametrize("size", [(2, 21, 75), (1, 7, 40), (2, 5, 7)], ids=str)
 def test_bits_workers_batches_layouts(kernels, threaded, path, size):
     """Each output is one chain of multiply-adds, so no cut of the work shows in the bits: workers, batches, layouts."""
     for dtype in DTYPES:
