@@ -30,6 +30,8 @@ cdef extern from *:
     void grad_planes_f64(const dw_grad_planes*, const double*, const double*, double*) nogil
     void add_groups_f32(const float*, Py_ssize_t, float*, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     void add_groups_f64(const double*, Py_ssize_t, double*, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
+    void store_sums_f32(const float*, Py_ssize_t, Py_ssize_t, float*, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
+    void store_sums_f64(const double*, Py_ssize_t, Py_ssize_t, double*, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     void add_row_f32(const float*, float*, Py_ssize_t, bint) nogil
     void add_row_f64(const double*, double*, Py_ssize_t, bint) nogil
     void clear_block_f32(float*, Py_ssize_t) nogil
@@ -190,12 +192,17 @@ cdef struct Tiling:
     Py_ssize_t down, across   # tiles
 
 
+cdef inline bint sums_at_once(const Plan* p, bint last) noexcept nogil:
+    """Whether the vectors that a vector of x_grad is summed from are made together: as many as the multiplier."""
+    return last and (p.repeat == 2 or p.repeat == 4) and DW_VECTOR_BYTES > 0
+
+
 cdef Tiling grad_tiling(const Plan* p, bint last, Py_ssize_t size) noexcept nogil:
-    """The tile that fits the scratch with the gradients that it needs (channels_first) and twice itself (multiplier), for the
-    least traffic."""
+    """The tile that fits the scratch with the gradients that it needs (channels_first) and twice itself (multiplier; or once
+    for each of it), for the least traffic."""
     cdef Tiling t
     cdef Py_ssize_t rest = SCRATCH_BYTES // (lanes_of(size) * size), parts, cols, rows, row, gradients, least = 0, cost
-    cdef Py_ssize_t copies = 2 if p.repeat > 1 else 1
+    cdef Py_ssize_t copies = p.repeat if sums_at_once(p, last) else 2 if p.repeat > 1 else 1
     t.rows, t.cols, t.down, t.across = 0, 0, 1, 1
     for parts in range(1, p.cols.size + 1):
         cols = dw_ceil_div(p.cols.size, parts)
@@ -263,10 +270,19 @@ cdef void grad_block_task(const Plan* p, bint last, Tiling t, Py_ssize_t task, c
     cdef real* total
     cdef const real* planes[16]
     cdef Py_ssize_t at = row0 * p.xh + col0 * p.xw
+    cdef Py_ssize_t together = p.repeat if sums_at_once(p, last) and end - first == lanes else 1
     pixels = rows.size * cols.size
     x += n * p.xn
     y += n * p.yn + r0 * p.yh + c0 * p.yw
-    local.yh, local.yw = cols.size * lanes, lanes
+    local.yh, local.yw = cols.size * lanes * together, lanes * together
+    if together > 1:
+        j = first * p.repeat
+        grad_window(&local, &rows, &cols, x + j + at, w + j, out, 0, together, p.channels - j)
+        if real is float:
+            store_sums_f32(out, rows.size, cols.size, y + first, p.yh, p.yw, together)
+        else:
+            store_sums_f64(out, rows.size, cols.size, y + first, p.yh, p.yw, together)
+        return
     if not last:
         local.xh, local.xw = cols.out * lanes, lanes
     total = out

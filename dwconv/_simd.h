@@ -422,12 +422,21 @@ DW_INLINE void DW(load_turned)(const REAL *p, VEC *v, const int step) {
 }
 #endif
 
-#if DW_BYTES == 64 && defined(DW_SHUFFLEVECTOR)
 /* Lanes 1, 3, 5, ... of a followed by b. */
 DW_INLINE VEC DW(odd)(VEC a, VEC b) {
+#if DW_VECTORS && defined(DW_SHUFFLEVECTOR)
     return __builtin_shufflevector(a, b, DW_JOIN(DW_ODD_, LANES));
+#elif DW_VECTORS
+    VEC v;
+    for (int l = 0; l < LANES; l++) v[l] = 2 * l + 1 < LANES ? a[2 * l + 1] : b[2 * l + 1 - LANES];
+    return v;
+#else
+    (void)a;
+    return b;
+#endif
 }
 
+#if DW_BYTES == 64 && defined(DW_SHUFFLEVECTOR)
 /* Lanes n, n + 1, ... of a followed by b. */
 DW_INLINE VEC DW(shift)(VEC a, VEC b, const int n) {
     return (VEC)_mm512_alignr_epi32((__m512i)b, (__m512i)a, n * REAL_SIZE / 4);
