@@ -40,9 +40,9 @@ cdef extern from *:
     void store_block_f64(const double*, Py_ssize_t, Py_ssize_t, double*, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
 
 cdef enum:
-    GRAD_ROWS = 4             # run_grad_rows: of one phase that are made together, at least
-    GRAD_COLS = 1024          # columns, at most
-    GRAD_BYTES = 32768        # of both, unless the least rows are more (multiplier 4, 64x64x32: 140 us, with 4 rows 270)
+    GRAD_ROWS = 4             # run_grad_rows: of one phase in a band, at least
+    GRAD_COLS = 1024          # columns of a phase that are made together, at most
+    GRAD_BYTES = 32768        # of rows of them (multiplier 4, 64x64x32: 140 us, 4 rows at a time 270)
 
 
 # ---- geometry ----
@@ -194,12 +194,12 @@ cdef struct Tiling:
 
 cdef inline bint sums_at_once(const Plan* p, bint last) noexcept nogil:
     """Whether the vectors that a vector of x_grad is summed from are made together: as many as the multiplier."""
-    return last and (p.repeat == 2 or p.repeat == 4) and DW_VECTOR_BYTES > 0
+    return last and (p.repeat == 2 or p.repeat == 4)
 
 
 cdef Tiling grad_tiling(const Plan* p, bint last, Py_ssize_t size) noexcept nogil:
     """The tile that fits the scratch with the gradients that it needs (channels_first) and twice itself (multiplier; or once
-    for each of it), for the least traffic."""
+    for each of it), for the least traffic; not of one row, which would be tiles of one row."""
     cdef Tiling t
     cdef Py_ssize_t rest = SCRATCH_BYTES // (lanes_of(size) * size), parts, cols, rows, row, gradients, least = 0, cost
     cdef Py_ssize_t copies = p.repeat if sums_at_once(p, last) else 2 if p.repeat > 1 else 1
@@ -216,7 +216,7 @@ cdef Tiling grad_tiling(const Plan* p, bint last, Py_ssize_t size) noexcept nogi
         if rows > 0:
             gradients = row * reached(&p.rows, rows)
             cost = 1024 * (gradients + rows * cols) // (rows * cols)
-            if least == 0 or cost < least:
+            if least == 0 or cost < least or t.rows == 1 < rows:
                 least, t.rows, t.cols = cost, rows, cols
             if rows == p.rows.size:
                 break
@@ -343,7 +343,7 @@ cdef void grad_phases(const Plan* p, const Axis* rows, const real* x, const real
     g.stream, g.far, g.strips, g.compact, g.packed = 0, 0, 1, 0, 0
     g.xh, g.xw, g.width = reach(rows) * p.xh, reach(cols), cols.out
     g.wh, g.ww, g.yh, g.yw = -rows.step * p.wh, -cols.step * p.ww, pitch, 1
-    step = dw_max(GRAD_BYTES // (pitch * <Py_ssize_t> sizeof(real)), GRAD_ROWS)
+    step = GRAD_BYTES // (pitch * <Py_ssize_t> sizeof(real))
     for i in range(dw_min(high, rows.size)):
         th = taps_of(rows, i)
         height = dw_ceil_div(rows.size - i, high)
@@ -368,7 +368,7 @@ cdef void grad_phases(const Plan* p, const Axis* rows, const real* x, const real
                             row_block_f64(&g, x + m * p.xc, w + (m + th.last * p.wh + tw.last * p.ww), NULL, scratch, 0,
                                           many, 1, 0, 0)
                         runs, run = many, g.cols
-                        if wide == 1 and run == pitch == high * p.yh:     # rows without gaps
+                        if high == wide == 1 and run == pitch == p.yh:     # rows without gaps
                             runs, run = 1, many * run
                         for k in range(runs):
                             to = y + (i + (r + k) * high) * p.yh + j + q * wide

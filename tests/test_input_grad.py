@@ -57,6 +57,12 @@ PATHS = {
     "multiplier, summed at once": ((9, 12, 37), (3, 3, 4), 1, 1, 1),
     "multiplier, summed at once, strided": ((11, 13, 16), (5, 3, 4), (2, 3), (1, 2), 2),
     "multiplier, summed at once, tiles": ((40, 90, 17), (3, 3, 4), 1, 1, 1),
+    "multiplier, pairs of columns": ((12, 40, 20), (3, 3, 4), 2, 1, 1),
+    "multiplier, 5x5": ((12, 20, 20), (5, 5, 4), 1, 1, 2),
+    "multiplier, any kernel": ((12, 20, 40), (4, 5, 4), 1, 1, 2),
+    "multiplier, one column of taps": ((9, 20, 20), (5, 1, 4), 1, 1, 1),
+    "multiplier, wide planes": ((9, 1024, 2), (3, 3, 2), 1, 1, 1),
+    "multiplier, wide planes, a row left over": ((11, 700, 2), (3, 3, 2), 1, 1, 1),
     "multiplier, few channels": ((9, 12, 3), (3, 3, 2), 2, 1, 1),
     "multiplier, fewer channels than lanes": ((9, 12, 5), (3, 3, 7), (1, 2), (2, 1), 1),
     "multiplier beyond the lanes": ((7, 9, 2), (3, 2, 37), (2, 1), 1, 1),
@@ -234,15 +240,29 @@ def test_views(kernels, path, arrange):
         np.testing.assert_array_equal(call(data_format, np.float32, *arrays, arrange=arrange), expected)
 
 
+@pytest.mark.parametrize("path", [path for path in PATHS.values() if path[1][2] > 1], ids=str)
+def test_sign_of_zero(kernels, path):
+    """Products that vanish are -0; sums over a multiplier start from 0."""
+    _, _, rows, cols, _ = problem(*path)
+    size, (kh, kw, m), *_ = path
+    for data_format, dtype in itertools.product(LAYOUTS, DTYPES):
+        tiny = np.finfo(dtype).tiny
+        grad, kernel = np.full((2, rows[1], cols[1], size[2] * m), tiny), np.full((kh, kw, size[2], m), -tiny)
+        result = call(data_format, dtype, grad, kernel, rows, cols)
+        assert not np.signbit(result).any(), f"{data_format} {dtype.__name__}"
+        assert not result.any()
+
+
 def test_dense_result(kernels):
     """x_grad without gaps, where planes are written in one run, and written back to front."""
-    for path in PATHS.values():
+    for path, dtype in itertools.product(PATHS.values(), DTYPES):
         grad, kernel, rows, cols, expected = problem(*path)
-        w = kernel.reshape(*kernel.shape[:2], -1)
+        w = kernel.reshape(*kernel.shape[:2], -1).astype(dtype)
         for data_format, reverse in itertools.product(LAYOUTS, (False, True)):
-            x_grad = np.full_like(layout(expected, data_format), np.nan)
+            x_grad = np.full(layout(expected, data_format).shape, np.nan, dtype)
             view = x_grad[::-1, ::-1, ::-1] if reverse else x_grad
-            assert _runtime.kernels.input_grad(data_format, layout(grad, data_format), w, view, rows, cols, 1)
+            arranged, workers = layout(grad, data_format).astype(dtype), 3 if dtype == np.float32 else 1
+            assert _runtime.kernels.input_grad(data_format, arranged, w, view, rows, cols, workers)
             np.testing.assert_array_equal(view, layout(expected, data_format))
 
 
