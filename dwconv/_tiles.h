@@ -45,7 +45,7 @@ typedef struct {
     ptrdiff_t width, pad;     /* row tiles: input elements of a row; how far before it tap 0 of output 0 lies */
     ptrdiff_t repeat;         /* depth multiplier where the outputs of a channel are neighbours, else 1 */
     ptrdiff_t period;         /* row tiles: after how many elements the weights of a row repeat */
-    int far;                  /* x and y by 6 MB: from 1 on they are too large for the caches of one worker, from 2 on see `in_order`, `fetch_rows` */
+    int far;                  /* x and y by 6 MB: from 1 on too large for the caches of one worker, from 2 on see `in_order`, `fetch_rows` */
     int stream;               /* ... for all caches */
     int strips;               /* row tiles: along the rows in strips, not down the columns; 2: nor by shifted tiles */
     int compact;              /* flat rows: weights do not repeat, inputs are neighbours */

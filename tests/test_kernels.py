@@ -392,8 +392,8 @@ def test_planes_in_one_vector(kernels, dtype, strides):
     paddings = "same", "valid", ((1, 0), (0, 1)), ((0, 1), (1, 0))
     for w, c, padding in itertools.product((3, 4, 5, 7, 8, 9, 10, 15, 16, 17), (2, 3, 5), paddings):
         options = {"padding": padding, "strides": strides}
-        x, kernel, bias, _ = problem((1, 6, w, c), (3, 3, 1), tuple(options.items()))
-        planes, kernel, bias = layout(x, "channels_first").astype(dtype), kernel.astype(dtype), bias.astype(dtype)
+        x, kernel, _, _ = problem((1, 6, w, c), (3, 3, 1), tuple(options.items()))
+        planes, kernel = layout(x, "channels_first").astype(dtype), kernel.astype(dtype)
         expected = layout(oracle.conv(x, kernel, **options), "channels_first")
         convolve = functools.partial(dwconv.depthwise_conv2d, data_format="channels_first", **options)
         for name, view in (*views(planes), ("every plane backwards", planes[:, ::-1].copy()[:, ::-1])):
