@@ -319,22 +319,23 @@ static void DW(add_groups)(const REAL *block, ptrdiff_t pixels, REAL *sum, ptrdi
 }
 
 /* Pixels of M vectors, where the lanes of a channel are M neighbours: their sums, in order, to an image.  Even and odd lanes are parted until
- * the M lanes of a channel lie in M vectors. */
+ * the M lanes of a channel lie in M vectors, whose order within is put right in the sum. */
 DW_INLINE void DW(store_sums_of)(const REAL *block, ptrdiff_t rows, ptrdiff_t cols, REAL *y, ptrdiff_t yh, ptrdiff_t yw, const int M) {
     for (ptrdiff_t r = 0; r < rows; r++) {
         for (ptrdiff_t c = 0; c < cols; c++, block += M * LANES) {
             VEC v[4], part[4], sum = DW(splat)(0);
             DW_UNROLL for (int k = 0; k < M; k++) v[k] = DW(load)(block + k * LANES);
             DW_UNROLL for (int k = 0; k < M / 2; k++) {
-                part[k] = DW(even)(v[2 * k], v[2 * k + 1]);
-                part[M / 2 + k] = DW(odd)(v[2 * k], v[2 * k + 1]);
+                part[k] = DW(turned_even)(v[2 * k], v[2 * k + 1]);
+                part[M / 2 + k] = DW(turned_odd)(v[2 * k], v[2 * k + 1]);
+                if (M == 4) part[k] = DW(turn)(part[k]), part[2 + k] = DW(turn)(part[2 + k]);
             }
             if (M == 2) sum = (sum + part[0]) + part[1];
             else {
-                sum = (sum + DW(even)(part[0], part[1])) + DW(even)(part[2], part[3]);
-                sum = (sum + DW(odd)(part[0], part[1])) + DW(odd)(part[2], part[3]);
+                sum = (sum + DW(turned_even)(part[0], part[1])) + DW(turned_even)(part[2], part[3]);
+                sum = (sum + DW(turned_odd)(part[0], part[1])) + DW(turned_odd)(part[2], part[3]);
             }
-            DW(store)(y + r * yh + c * yw, sum);
+            DW(store)(y + r * yh + c * yw, DW(turn)(sum));
         }
     }
 }

@@ -8,9 +8,9 @@
  *   shifted  down the rows with K/S rows of outputs in registers: each input is loaded once, and shifted from its neighbours for the
  *            taps (rows of 56: 1.4 times as fast as loading those, which cross cache lines).  Many planes a call.  Loads per
  *            multiply-add: (S*T + 1) / (K*K*T/S), and the weights of kernels wider than 3.  3x3 also dilated, and two planes in a
- *            vector where half of it holds a row (7x7: 1.4 times as fast as planes as channels): those, but for stride 2, load each
- *            tap column.  With AVX2 3x3 only, and loads for all: (3*T + 9) / (9*T) at stride 1, (8*T + 9) / (9*T) at stride 2; 7.6
- *            and 14 cycles a vector from L1.
+ *            vector where half of it holds a row (7x7: 1.4 times as fast as planes as channels): those, but for stride 2, and 7x7
+ *            kernels at stride 1 load each tap column.  With AVX2 3x3 only, and loads for all: (3*T + 9) / (9*T) at stride 1,
+ *            (8*T + 9) / (9*T) at stride 2; 7.6 and 14 cycles a vector from L1.
  *   slide    the same with loads for the taps, stride 1: other dilation, more padding, CPUs without cheap shifts.  Loads per
  *            multiply-add: (K unaligned loads of T vectors + K*K weights, of which each serves T) / (K*K*T).
  *   strip    DW_PLANE_ROWS rows of outputs at once (the last overlaps its neighbour), and along the row: for rows so long, or images so
@@ -71,7 +71,7 @@ DW_INLINE const VEC *DW(plane_inputs)(const REAL **p, VEC *v, const DW(dw_plane_
 /* The T vectors v times the weights of tap (i, j), into acc. */
 DW_INLINE void DW(plane_taps)(VEC *acc, const VEC *v, const REAL *w, const VEC *vectors, const DW(dw_plane_lanes) *m, const int i, const int j,
                               const int K, const int T, const int checked) {
-    VEC wv = vectors ? vectors[i * K + j] : DW(splat)(w[i * K + j]);
+    VEC wv = vectors ? vectors[i * K + j] : DW(load_splat)(w + i * K + j);
     if (vectors && K > 3) DW_HOLD(wv);
     DW_UNROLL for (int k = 0; k < T; k++)
         if (checked) acc[k] = DW(add_product)(acc[k], v[k], wv, m->out[j * T + k]);
@@ -302,18 +302,19 @@ DW_INLINE VEC DW(odds)(const VEC *in, const int two) {
 }
 
 /* T vectors of inputs of a row for each tap column; x: that of the first output and column.  dilated: loads, since a shift by
- * any number is a shuffle of two vectors (28x28x256 dilated by 2: 1.1 times as fast); held, or gcc loads for every multiply-add. */
+ * any number is a shuffle of two vectors (28x28x256 dilated by 2: 1.1 times as fast); held, or gcc loads for every multiply-add.
+ * 7x7: loads too, since of six shifts a vector not all find a place beside its multiply-adds (56x56: 1.15 times, 5x5 0.96). */
 DW_INLINE void DW(shifted_inputs)(const REAL *x, VEC *v, const DW(dw_shifted_lanes) *m, ptrdiff_t xw, const int K, const int S, const int T,
                                   const int dilated) {
     VEC in[2 * DW_SHIFTED_VECTORS + 2], part[2][DW_SHIFTED_VECTORS + 1];
-    if (dilated) {
+    if (dilated || (K == 7 && S == 1)) {
         DW_UNROLL for (int j = 0; j < K; j++) {
             DW_UNROLL for (int k = 0; k < T; k++) {
-                const MASK on = k == 0 && j < K / 2 ? m->first[j] : k == T - 2 && j > K / 2 ? m->before[j] : j > K / 2 ? m->last[j] : m->out;
-                const int whole = k < T - 2 || (k == T - 2 && j <= K / 2);
+                const int left = k == 0 && j < K / 2, right = j > K / 2, before = dilated && k == T - 2 && right;
                 const REAL *p = x + j * xw + k * LANES;
-                v[j * T + k] = whole && (k > 0 || j >= K / 2) ? DW(load)(p) : DW(load_lanes)(p, on);
-                DW_HOLD(v[j * T + k]);
+                if (!left && !before && k < T - 1) v[j * T + k] = DW(load)(p);
+                else v[j * T + k] = DW(load_lanes)(p, left ? m->first[j] : before ? m->before[j] : right ? m->last[j] : m->out);
+                if (dilated) DW_HOLD(v[j * T + k]);
             }
         }
         return;
@@ -348,11 +349,11 @@ DW_INLINE void DW(shifted_rows)(const dw_geometry *g, const REAL *x, const REAL 
                 if (paired) DW(paired_inputs)(x, v, &m, xc, xw, S);
                 else DW(shifted_inputs)(x, v, &m, xw, K, S, T, dilated);
                 DW_UNROLL for (int j = 0; j < K; j++)
-                    DW_UNROLL for (int k = 0; k < T; k++)
-                        DW_UNROLL for (int a = 0; a < A; a++) {
+                    DW_UNROLL for (int a = 0; a < A; a++)
+                        DW_UNROLL for (int k = 0; k < T; k++) {
                             const int i = s + (A - 1 - a) * S, tap = i * K + j, at = a * T + k;
                             if (i >= K) continue;
-                            const VEC weight = K == 3 ? wv[tap] : DW(splat)(w[tap]);
+                            const VEC weight = K == 3 ? wv[tap] : DW(load_splat)(w + tap);
                             if (k == 0 && j < K / 2) acc[at] = DW(add_product)(acc[at], v[j * T + k], weight, m.first[j]);
                             else if (k == T - 1 && j > K / 2) acc[at] = DW(add_product)(acc[at], v[j * T + k], weight, m.last[j]);
                             else if (dilated && k == T - 2 && j > K / 2)

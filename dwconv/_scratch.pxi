@@ -192,8 +192,16 @@ cdef inline bint row_tiles_win(const Plan* p, int shifted, Py_ssize_t lanes) noe
         return 16 * p.cols.out > 9 * size
     if shifted == 2 and p.repeat == 1 and p.channels > 1:
         return p.cols.out >= 4
-    if shifted and (k == 3 or p.cols.out > lanes):
-        return 16 * p.cols.out > (7 if k == 3 else k + 7 if s == 1 else k + 5) * size
+    if shifted:
+        if k == 3:
+            most = 7
+        elif p.cols.out <= lanes:
+            most = k + 8
+        elif s == 2:
+            most = 9 if k == 5 else 12
+        else:                 # planes that do not fit the scratch whole are turned more than once
+            most = k + 7 - (p.rows.size * p.cols.size > SCRATCH_BYTES // DW_VECTOR_BYTES)
+        return 16 * p.cols.out > most * size
     if DW_VECTOR_BYTES < 64:  # fewer registers; and masks cost more, without AVX2 a branch for each lane
         return DW_VECTOR_BYTES == 32 and s == 1 and (
             k == 3 and p.cols.out >= 4 * lanes and 8 * p.cols.out > 7 * size or (k == 5 or k == 7) and p.cols.size >= LONG_ROW)

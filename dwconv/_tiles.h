@@ -474,7 +474,7 @@ DW_INLINE void DW(row_tap)(
     DW_UNROLL for (int r = 0; r < R; r++) {
         if (!all_rows && (r < r0 || r >= r1)) continue;
         const REAL *p = w - r * g->sh * g->wh + j * g->ww;
-        const VEC wv = weights == DW_ONE      ? DW(splat)(*p)
+        const VEC wv = weights == DW_ONE      ? DW(load_splat)(p)
                        : weights == DW_PATTERN ? DW(load)(p + phase)
                                               : DW(load_indexed)(p, DW(lanes)(0, g->period), q->weights[phase]);
         DW_UNROLL for (int k = 0; k < T; k++) {
