@@ -195,9 +195,7 @@ cdef inline bint row_tiles_win(const Plan* p, int shifted, Py_ssize_t lanes) noe
     if shifted:
         if k == 3:
             most = 7
-        elif p.cols.out <= lanes:
-            most = k + 8
-        elif s == 2:
+        elif s == 2 and p.cols.out > lanes:
             most = 9 if k == 5 else 12
         else:                 # planes that do not fit the scratch whole are turned more than once
             most = k + 7 - (p.rows.size * p.cols.size > SCRATCH_BYTES // DW_VECTOR_BYTES)
