@@ -80,6 +80,8 @@ def rows(registers):
         r = -(-k // s)
         # with 16 registers a load for each tap column instead of a shift, at stride 2 two for each two of them
         inputs = s * (s * t + 1) if registers == WIDE else s * -(-k // s) * s * t
+        if registers == WIDE and (k, s) == (7, 1):  # loads, see shifted_inputs
+            inputs = k * t
         found["a row of a plane, shifted", f"{k} x {k}, stride {s}"] = (
             f"{r} rows x {t} vectors", loads(r * t, k * k, t, inputs, t * k * k, registers, 1, kept=True))
     for k, s, t, slide in planes:

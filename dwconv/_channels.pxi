@@ -83,15 +83,16 @@ cdef void run_channels(Plan* p, const real* x, const real* w, const real* bias, 
     """packed: packed_bytes of scratch for each worker, or NULL."""
     cdef Py_ssize_t lanes = lanes_of(sizeof(real))
     cdef Py_ssize_t task, tasks, worker, row = 0, size = packed_bytes(p, sizeof(real)) // <Py_ssize_t> sizeof(real)
-    cdef bint wraps = dw_wraps(p.rows.taps, p.cols.taps, p.rows.step, p.cols.step, p.geometry.stream)
+    cdef bint wraps = dw_wraps(p.rows.taps, p.cols.taps, p.rows.step, p.cols.step, p.geometry.stream), all_blocks
     fill_geometry(p)
     set_blocks(p, x, p.xw | p.xh | p.xn, (4 if p.cols.step == 1 else 2) if wraps else 8, wraps)
     p.geometry.repeat = p.repeat
     p.geometry.sw, p.geometry.xw, p.geometry.yw = p.cols.step, p.cols.dilation * p.xw, p.cols.phases * p.yw
-    if p.repeat > 1 or not dw_takes_all(p.rows.taps, p.cols.taps, p.rows.step, p.cols.step):   # each block goes over a band
+    all_blocks = dw_takes_all(p.rows.taps, p.cols.taps, p.rows.step, p.cols.step)
+    if p.repeat > 1 or not all_blocks:     # each block goes over the rows of a band
         row = sizeof(real) * (p.rows.stride * p.cols.size * p.channels // p.repeat + p.cols.out * p.channels)
-        if p.repeat > 1 and row * p.rows.out <= 4 * BAND_BYTES:     # in L2 it is no faster (14x14x128 to 256: 0.97)
-            row = 0
+        if all_blocks and row * dw_ceil_div(p.rows.out, p.rows.phases) <= 4 * BAND_BYTES:
+            row = 0           # 3x3 in L2: no faster in bands (14x14x128 to 256: 0.97)
     p.bands = dw_min(band_count(p, row, p.images * p.rows.phases, workers),
                      dw_ceil_div(dw_ceil_div(p.rows.out, p.rows.phases), DW_ANY_ROWS))     # none is empty, see band_row
     p.groups = 1

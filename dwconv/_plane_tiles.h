@@ -71,7 +71,7 @@ DW_INLINE const VEC *DW(plane_inputs)(const REAL **p, VEC *v, const DW(dw_plane_
 /* The T vectors v times the weights of tap (i, j), into acc. */
 DW_INLINE void DW(plane_taps)(VEC *acc, const VEC *v, const REAL *w, const VEC *vectors, const DW(dw_plane_lanes) *m, const int i, const int j,
                               const int K, const int T, const int checked) {
-    VEC wv = vectors ? vectors[i * K + j] : DW(load_splat)(w + i * K + j);
+    VEC wv = vectors ? vectors[i * K + j] : K == 3 ? DW(splat)(w[i * K + j]) : DW(load_splat)(w + i * K + j); /* 3x3: kept in registers */
     if (vectors && K > 3) DW_HOLD(wv);
     DW_UNROLL for (int k = 0; k < T; k++)
         if (checked) acc[k] = DW(add_product)(acc[k], v[k], wv, m->out[j * T + k]);
@@ -351,17 +351,19 @@ DW_INLINE void DW(shifted_rows)(const dw_geometry *g, const REAL *x, const REAL 
                 DW_UNROLL for (int a = 0; a < A; a++) {
                     const ptrdiff_t row = r - (A - 1) + a; /* larger kernels feel those that there are not (28x28 7x7: 1.03 times) */
                     if (K > 3 && S == 1 && (row < r0 || row >= r1)) continue;
-                    DW_UNROLL for (int j = 0; j < K; j++)
+                    DW_UNROLL for (int j = 0; j < K; j++) {
+                        const int i = s + (A - 1 - a) * S, tap = i * K + j;
+                        if (i >= K) continue;
+                        const VEC weight = K == 3 ? wv[tap] : DW(load_splat)(w + tap);
                         DW_UNROLL for (int k = 0; k < T; k++) {
-                            const int i = s + (A - 1 - a) * S, tap = i * K + j, at = a * T + k;
-                            if (i >= K) continue;
-                            const VEC weight = K == 3 ? wv[tap] : DW(load_splat)(w + tap);
-                            if (k == 0 && j < K / 2) acc[at] = DW(add_product)(acc[at], v[j * T + k], weight, m.first[j]);
-                            else if (k == T - 1 && j > K / 2) acc[at] = DW(add_product)(acc[at], v[j * T + k], weight, m.last[j]);
-                            else if (dilated && k == T - 2 && j > K / 2)
-                                acc[at] = DW(add_product)(acc[at], v[j * T + k], weight, m.before[j]);
-                            else acc[at] = acc[at] + v[j * T + k] * weight;
+                            VEC *const sum = acc + a * T + k;
+                            const VEC in = v[j * T + k];
+                            if (k == 0 && j < K / 2) *sum = DW(add_product)(*sum, in, weight, m.first[j]);
+                            else if (k == T - 1 && j > K / 2) *sum = DW(add_product)(*sum, in, weight, m.last[j]);
+                            else if (dilated && k == T - 2 && j > K / 2) *sum = DW(add_product)(*sum, in, weight, m.before[j]);
+                            else *sum = *sum + in * weight;
                         }
+                    }
                 }
             }
             x += xh;

@@ -197,8 +197,10 @@ cdef inline bint row_tiles_win(const Plan* p, int shifted, Py_ssize_t lanes) noe
             most = 7
         elif s == 2 and p.cols.out > lanes:
             most = 9 if k == 5 else 12
-        else:                 # planes that do not fit the scratch whole are turned more than once
-            most = k + 7 - (p.rows.size * p.cols.size > SCRATCH_BYTES // DW_VECTOR_BYTES)
+        elif s == 1 and p.cols.out <= lanes and p.rows.out <= 12:
+            return False      # too few rows for what each beyond a border costs (8x8x256, float64, 7x7: 0.77)
+        else:                 # of planes that do not fit the scratch, about, bands turn the rows that they share twice
+            most = k + 7 - (p.rows.size * p.cols.size > SCRATCH_BYTES // dw_max(DW_VECTOR_BYTES, 1))
         return 16 * p.cols.out > most * size
     if DW_VECTOR_BYTES < 64:  # fewer registers; and masks cost more, without AVX2 a branch for each lane
         return DW_VECTOR_BYTES == 32 and s == 1 and (

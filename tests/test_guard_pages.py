@@ -191,11 +191,13 @@ def grid(vector_bytes):
             yield Case(**common, h=3, w=192 + tail, size=(kernel,) * 2, strides=(stride,) * 2, workers=1 + (tail % 4 == 0))
         for tail, stride, gap in itertools.product(tails, (1, 2), (0, 5)):  # read past the ends of rows, but not of planes
             yield Case(**common, n=2, h=3, w=8 * lanes * stride + tail, c=2, strides=(stride,) * 2, gap=gap)
-        outs = sorted({max(lanes // 4, 1), max(lanes // 2, 1), lanes, lanes + 1, 2 * lanes + 1, 3 * lanes + 1, 4 * lanes})
-        for out, d, (left, right) in itertools.product(outs, {1, 2, max(lanes // 2, 1)}, itertools.product((0, 1), repeat=2)):
-            w = out + (2 - left - right) * d  # 3x3 in 1 to 4 vectors, and in half of one
+        outs = sorted({max(lanes // 4, 1), max(lanes // 2, 1), *(n * lanes + k for n in (1, 2, 3) for k in (0, 1, 3)), 4 * lanes})
+        shapes = [(3, d) for d in sorted({1, 2, max(lanes // 2, 1)})] + [(5, 1), (7, 1)]
+        for out, (k, d), (left, right) in itertools.product(outs, shapes, itertools.product((0, 1), repeat=2)):
+            w, half = out + (k - 1 - (left + right) * (k // 2)) * d, k // 2  # in 1 to 4 vectors, and in half of one
             if w > 0:
-                yield Case(**common, c=3, h=5, w=w, dilation=(1, d), padding=((1, 1), (left * d, right * d)))
+                yield Case(**common, c=3, h=5, w=w, size=(k, k), dilation=(1, d),
+                           padding=((half, half), (left * half * d, right * half * d)))
         for workers in (1, 2):  # a row of x that no output of its phase reaches, beside those that lie in the padding alone
             yield Case(**common, h=3, w=33, strides=(2, 2), dilation=(3, 1), padding=((9, 0), (1, 1)), workers=workers)
             yield Case(**common, h=100, w=1023, strides=(2, 2), padding=((101, 0), (1, 1)), workers=workers)

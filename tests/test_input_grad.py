@@ -46,6 +46,7 @@ PATHS = {
     "planes, dilated, multiplier": ((9, 40, 3), (3, 3, 2), 1, 2, 2),
     "planes, dilated phases": ((20, 90, 3), (6, 6, 1), 2, 3, 6),
     "planes, dilated, very wide": ((9, 1060, 2), (3, 3, 2), 1, 2, 2),
+    "planes, 7x7, very wide, multiplier": ((9, 1060, 2), (7, 7, 2), 1, 1, 3),
     "phases, large kernel": ((40, 40, 17), (31, 31, 1), 2, 2, 30),
     "phases, very wide": ((5, 2500, 17), (2, 3, 1), (2, 3), 1, 1),
     "row very wide": ((3, 5000, 2), (2, 3, 1), (2, 3), 1, 1),

@@ -407,7 +407,7 @@ def test_planes_in_one_vector(kernels, dtype, strides):
 
 
 @pytest.mark.parametrize("strides", [1, 2])
-@pytest.mark.parametrize("k", [3, 5])
+@pytest.mark.parametrize("k", [3, 5, 7])
 def test_sign_of_zero_over_padding(kernels, k, strides):
     """Padding adds nothing, not even a zero with a sign: -0 of bias and of every product stays -0."""
     for w, c, gap, dtype in itertools.product((4, 7, 30, 40, 66), (1, 3, 17), (0, 5), DTYPES):
@@ -447,6 +447,15 @@ def test_heights(kernels, size, options):
 def test_multipliers(kernels, size, options):
     for c, m in [*itertools.product((*range(1, 12), 16, 33), range(1, 6)), (1, 32), (1, 64), (2, 17), (150, 3)]:
         check((1, 5, 9, c), (*size, m), **options)
+
+
+@pytest.mark.parametrize("shape", [(65, 64, 33, 4), (129, 66, 35, 3), (70, 130, 17, 2)], ids=str)
+def test_multipliers_in_bands(kernels, shape):
+    """More than 1 MB of input and output: each block of channels goes over bands of rows."""
+    h, w, c, m = shape
+    check((1, h, w, c), (3, 3, m), padding="same")
+    check((1, h, w, c), (3, 3, m), padding="same", strides=2)
+    check((1, h, w, c), (3, 3, m), padding="same", dilation_rate=(3, 2))
 
 
 @pytest.mark.parametrize("strides", [1, 2, 3, (1, 2), (2, 1), (4, 3), (9, 40)], ids=str)
