@@ -330,14 +330,14 @@ DW_INLINE void DW(shifted_inputs)(const REAL *x, VEC *v, const DW(dw_shifted_lan
             v[j * T + k] = j < S ? part[j][k] : DW(shift)(part[j % S][k], part[j % S][k + 1], j / S);
 }
 
-/* x, y: row 0, the first of the T vectors of columns.  paired: of two planes, xc and yc apart, w those of one and then the other. */
-DW_INLINE void DW(shifted_rows)(const dw_geometry *g, const REAL *x, const REAL *w, VEC bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1,
-                                const DW(dw_shifted_lanes) m, const REAL *lo, const REAL *hi, ptrdiff_t xc, ptrdiff_t yc, const int K,
-                                const int S, const int T, const int paired, const int dilated) {
+/* x, y: row 0, the first of the T vectors of columns.  paired: of two planes, xc and yc apart, whose weights are pair, not w. */
+DW_INLINE void DW(shifted_rows)(const dw_geometry *g, const REAL *x, const REAL *w, const VEC *pair, VEC bias, REAL *y, ptrdiff_t r0,
+                                ptrdiff_t r1, const DW(dw_shifted_lanes) m, const REAL *lo, const REAL *hi, ptrdiff_t xc, ptrdiff_t yc,
+                                const int K, const int S, const int T, const int paired, const int dilated) {
     (void)lo, (void)hi; /* nothing else is loaded */
     const int A = (K + S - 1) / S; /* rows of outputs that an input row reaches */
     VEC wv[9], acc[7 * DW_SHIFTED_VECTORS];
-    if (K == 3) DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = paired ? DW(splat_two)(w[k], w[K * K + k]) : DW(splat)(w[k]);
+    if (K == 3) DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = paired ? pair[k] : DW(splat)(w[k]);
     DW_UNROLL for (int k = 0; k < A * T; k++) acc[k] = bias;
     const ptrdiff_t xh = g->xh, xw = g->xw, yh = g->yh, t0 = g->row_lo, t1 = g->row_hi;
     x += r0 * S * xh;
@@ -403,10 +403,10 @@ DW_INLINE void DW(shifted_lanes)(const dw_geometry *g, DW(dw_shifted_lanes) *m, 
 /* As with AVX-512, but a shift takes as long as a load, even of what lies across lines, and a masked load as long as several: so each
  * tap column is loaded, lanes that miss it are 0 in the input and -0 in the weight, which adds -0 and so changes no sum, and rows are
  * loaded past their ends.  lo, hi: what may be read; rows that would leave it, the first and the last, are copied. */
-DW_INLINE void DW(shifted_rows)(const dw_geometry *g, const REAL *x, const REAL *w, VEC bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1,
-                                const DW(dw_shifted_lanes) m, const REAL *lo, const REAL *hi, ptrdiff_t xc, ptrdiff_t yc, const int K,
-                                const int S, const int T, const int paired, const int dilated) {
-    (void)xc, (void)yc, (void)paired, (void)dilated; /* planes one by one, without gaps between taps */
+DW_INLINE void DW(shifted_rows)(const dw_geometry *g, const REAL *x, const REAL *w, const VEC *pair, VEC bias, REAL *y, ptrdiff_t r0,
+                                ptrdiff_t r1, const DW(dw_shifted_lanes) m, const REAL *lo, const REAL *hi, ptrdiff_t xc, ptrdiff_t yc,
+                                const int K, const int S, const int T, const int paired, const int dilated) {
+    (void)pair, (void)xc, (void)yc, (void)paired, (void)dilated; /* planes one by one, without gaps between taps */
     enum { MOST = DW_SHIFTED_VECTORS };
     const int A = (K + S - 1) / S; /* rows of outputs that an input row reaches */
     const ptrdiff_t xh = g->xh, yh = g->yh, t0 = g->row_lo, t1 = dw_min(g->row_hi, (r1 - 1) * S + K), size = S * T * LANES + K - 1;
@@ -473,14 +473,13 @@ DW_INLINE void DW(shifted_planes)(const dw_geometry *g, const REAL *x, const REA
 #if DW_SHIFTS
     if (K == 3 && planes > 1 && DW(shifted_serve)(g) == 2) {
         DW(pair_lanes)(g, m);
-        for (; planes > 0; planes -= 2, x += 2 * xc, y += 2 * yc, w += 2) {
+        for (; planes > 0; planes -= 2, x += 2 * xc, y += 2 * yc, w += 2, bias += bias ? 2 : 0) {
             const int other = planes > 1; /* the last of an odd number is taken twice */
-            const VEC start = bias ? DW(splat_two)(bias[0], bias[other]) : DW(splat)(0);
-            REAL own[18];
-            DW(own_weights)(g, w, own, K);
-            DW(own_weights)(g, w + other, own + K * K, K);
-            DW(shifted_rows)(g, x, own, start, y, r0, r1, m[0], lo, hi, other * xc, other * yc, K, S, 1, 1, 0);
-            if (bias) bias += 2;
+            const VEC start = !bias ? DW(splat)(0) : other ? DW(load_two_splats)(bias) : DW(load_splat)(bias);
+            VEC pair[9];
+            if (other) DW_UNROLL for (int k = 0; k < 9; k++) pair[k] = DW(load_two_splats)(w + k / 3 * g->wh + k % 3 * g->ww);
+            else DW_UNROLL for (int k = 0; k < 9; k++) pair[k] = DW(load_splat)(w + k / 3 * g->wh + k % 3 * g->ww);
+            DW(shifted_rows)(g, x, NULL, pair, start, y, r0, r1, m[0], lo, hi, other * xc, other * yc, K, S, 1, 1, 0);
         }
         return;
     }
@@ -492,7 +491,7 @@ DW_INLINE void DW(shifted_planes)(const dw_geometry *g, const REAL *x, const REA
         for (ptrdiff_t b = 0, v = 0, end; b < blocks; b++, v = end) {
             end = vectors * (b + 1) / blocks;
 #define ROWS(T, dilated)                                                                                                    \
-    DW(shifted_rows)(g, x + v * LANES * S, own, start, y + v * LANES, r0, r1, m[b], lo, hi, 0, 0, K, S, T, 0, dilated)
+    DW(shifted_rows)(g, x + v * LANES * S, own, NULL, start, y + v * LANES, r0, r1, m[b], lo, hi, 0, 0, K, S, T, 0, dilated)
 #define RUN(T)                                                                                                     \
             if (T <= most && end - v == T) {                                                                       \
                 if (DW_SHIFTS && K == 3 && S == 1 && g->xw > 1) ROWS(T, 1);                                        \

@@ -247,12 +247,13 @@ DW_INLINE VEC DW(load_halves)(const REAL *a, const REAL *b, MASK m) {
 #endif
 }
 
-/* a in the first half of the lanes, b in the second. */
-DW_INLINE VEC DW(splat_two)(REAL a, REAL b) {
+/* p[0] in the first half of the lanes, p[1] in the second: both, again and again, and then by a shuffle within 16 bytes. */
+DW_INLINE VEC DW(load_two_splats)(const REAL *p) {
 #if REAL_SIZE == 4
-    return (VEC)_mm512_mask_broadcastss_ps((__m512)DW(splat)(a), 0xff00, _mm_set_ss(b));
+    const __m512i half = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    return (VEC)_mm512_permutevar_ps((__m512)_mm512_broadcastq_epi64(_mm_loadl_epi64((const __m128i *)p)), half);
 #else
-    return (VEC)_mm512_mask_broadcastsd_pd((__m512d)DW(splat)(a), 0xf0, _mm_set_sd(b));
+    return (VEC)_mm512_permute_pd(_mm512_broadcast_f64x2(_mm_loadu_pd(p)), 0xf0);
 #endif
 }
 
