@@ -326,14 +326,14 @@ DW_INLINE void DW(store_sums_of)(const REAL *block, ptrdiff_t rows, ptrdiff_t co
             VEC v[4], part[4], sum = DW(splat)(0);
             DW_UNROLL for (int k = 0; k < M; k++) v[k] = DW(load)(block + k * LANES);
             DW_UNROLL for (int k = 0; k < M / 2; k++) {
-                part[k] = DW(turned_even)(v[2 * k], v[2 * k + 1]);
-                part[M / 2 + k] = DW(turned_odd)(v[2 * k], v[2 * k + 1]);
+                part[k] = DW(turned)(v[2 * k], v[2 * k + 1], 0);
+                part[M / 2 + k] = DW(turned)(v[2 * k], v[2 * k + 1], 1);
                 if (M == 4) part[k] = DW(turn)(part[k]), part[2 + k] = DW(turn)(part[2 + k]);
             }
             if (M == 2) sum = (sum + part[0]) + part[1];
             else {
-                sum = (sum + DW(turned_even)(part[0], part[1])) + DW(turned_even)(part[2], part[3]);
-                sum = (sum + DW(turned_odd)(part[0], part[1])) + DW(turned_odd)(part[2], part[3]);
+                sum = (sum + DW(turned)(part[0], part[1], 0)) + DW(turned)(part[2], part[3], 0);
+                sum = (sum + DW(turned)(part[0], part[1], 1)) + DW(turned)(part[2], part[3], 1);
             }
             DW(store)(y + r * yh + c * yw, DW(turn)(sum));
         }

@@ -392,46 +392,25 @@ DW_INLINE VEC DW(load_picked)(const REAL *p, IVEC index, ptrdiff_t vectors, cons
     return DW(load_gathered)(p, index, on);
 }
 
-/* Lanes 0, 2, 4, ... of a followed by b, or 1, 3, 5, ..., in the order in which a shuffle within 16 bytes leaves them; and a vector from
- * that order.  With AVX2 to it as well: two 8 bytes change places. */
-DW_INLINE VEC DW(turned_even)(VEC a, VEC b) {
+/* Lanes 0, 2, 4, ... of a followed by b, or if odd 1, 3, 5, ..., in the order in which a shuffle within 16 bytes leaves them; and a vector
+ * from that order.  With AVX2 to it as well: two 8 bytes change places. */
+DW_INLINE VEC DW(turned)(VEC a, VEC b, const int odd) {
 #if DW_BYTES == 64 && REAL_SIZE == 4
-    return (VEC)_mm512_shuffle_ps((__m512)a, (__m512)b, 0x88);
+    return (VEC)(odd ? _mm512_shuffle_ps((__m512)a, (__m512)b, 0xdd) : _mm512_shuffle_ps((__m512)a, (__m512)b, 0x88));
 #elif DW_BYTES == 64
-    return (VEC)_mm512_unpacklo_pd((__m512d)a, (__m512d)b);
+    return (VEC)(odd ? _mm512_unpackhi_pd((__m512d)a, (__m512d)b) : _mm512_unpacklo_pd((__m512d)a, (__m512d)b));
 #elif DW_BYTES == 32 && REAL_SIZE == 4
-    return (VEC)_mm256_shuffle_ps((__m256)a, (__m256)b, 0x88);
+    return (VEC)(odd ? _mm256_shuffle_ps((__m256)a, (__m256)b, 0xdd) : _mm256_shuffle_ps((__m256)a, (__m256)b, 0x88));
 #elif DW_BYTES == 32
-    return (VEC)_mm256_unpacklo_pd((__m256d)a, (__m256d)b);
+    return (VEC)(odd ? _mm256_unpackhi_pd((__m256d)a, (__m256d)b) : _mm256_unpacklo_pd((__m256d)a, (__m256d)b));
 #elif DW_VECTORS && defined(DW_SHUFFLEVECTOR)
-    return __builtin_shufflevector(a, b, DW_JOIN(DW_EVEN_, LANES));
+    return odd ? __builtin_shufflevector(a, b, DW_JOIN(DW_ODD_, LANES)) : __builtin_shufflevector(a, b, DW_JOIN(DW_EVEN_, LANES));
 #elif DW_VECTORS
     VEC v;
-    for (int l = 0; l < LANES; l++) v[l] = 2 * l < LANES ? a[2 * l] : b[2 * l - LANES];
+    for (int l = 0, k = odd; l < LANES; l++, k += 2) v[l] = k < LANES ? a[k] : b[k - LANES];
     return v;
 #else
-    return a;
-#endif
-}
-
-DW_INLINE VEC DW(turned_odd)(VEC a, VEC b) {
-#if DW_BYTES == 64 && REAL_SIZE == 4
-    return (VEC)_mm512_shuffle_ps((__m512)a, (__m512)b, 0xdd);
-#elif DW_BYTES == 64
-    return (VEC)_mm512_unpackhi_pd((__m512d)a, (__m512d)b);
-#elif DW_BYTES == 32 && REAL_SIZE == 4
-    return (VEC)_mm256_shuffle_ps((__m256)a, (__m256)b, 0xdd);
-#elif DW_BYTES == 32
-    return (VEC)_mm256_unpackhi_pd((__m256d)a, (__m256d)b);
-#elif DW_VECTORS && defined(DW_SHUFFLEVECTOR)
-    return __builtin_shufflevector(a, b, DW_JOIN(DW_ODD_, LANES));
-#elif DW_VECTORS
-    VEC v;
-    for (int l = 0; l < LANES; l++) v[l] = 2 * l + 1 < LANES ? a[2 * l + 1] : b[2 * l + 1 - LANES];
-    return v;
-#else
-    (void)a;
-    return b;
+    return odd ? b : a;
 #endif
 }
 
@@ -447,8 +426,8 @@ DW_INLINE VEC DW(turn)(VEC v) {
 
 /* ... in their order.  Two shuffles, since one that takes any lanes of two vectors is as much as two across 16 bytes, and those within are
  * free beside multiply-adds (Zen 4; rows of 5x5 at stride 2 1.1 times as fast). */
-DW_INLINE VEC DW(even)(VEC a, VEC b) { return DW(turn)(DW(turned_even)(a, b)); }
-DW_INLINE VEC DW(odd)(VEC a, VEC b) { return DW(turn)(DW(turned_odd)(a, b)); }
+DW_INLINE VEC DW(even)(VEC a, VEC b) { return DW(turn)(DW(turned)(a, b, 0)); }
+DW_INLINE VEC DW(odd)(VEC a, VEC b) { return DW(turn)(DW(turned)(a, b, 1)); }
 
 #if DW_BYTES == 32
 /* step 1: a vector; 2: the even and the odd numbers of two, turned. */
@@ -457,8 +436,8 @@ DW_INLINE void DW(load_turned)(const REAL *p, VEC *v, const int step) {
     v[0] = a;
     if (step == 1) return;
     const VEC b = DW(load)(p + LANES);
-    v[0] = DW(turned_even)(a, b);
-    v[1] = DW(turned_odd)(a, b);
+    v[0] = DW(turned)(a, b, 0);
+    v[1] = DW(turned)(a, b, 1);
 }
 #endif
 
