@@ -131,10 +131,9 @@ cdef enum:
     FLAT_STRIDE = 4           # picks inputs from four vectors at most; beyond, few channels are taken as one partial vector
     BAND_BYTES = 262144       # of input and output that a band of rows touches: a share of L2, where every channel block finds it
     SCRATCH_BYTES = 61440     # of a worker: planes taken as channels, pixels that share sets of the cache
-    WEIGHT_BYTES = 3200       # of that scratch, for the weights of what lies there: a 5x5 kernel with 128 bytes of channels
+    WEIGHT_BYTES = 12800      # of that scratch, for the weights of what lies there: a 7x7 kernel with 256 bytes of channels
     TURNED_ROWS = 4           # of planes taken as channels at least, so that tiles have their full height
-    STAGED_BYTES = 128        # of each of those pixels at a time, or half: less fetches lines twice, more fits fewer rows
-    STAGED_MAP = 16384        # of a map up to which those bytes are twice as many: fewer visits to the page of each pixel
+    STAGED_BYTES = 128        # of each of those pixels at a time, more or less: see staged_rows
     FAR_BYTES = 6291456       # of x and y: beyond, what is used next is fetched while this is used, and see `far` in _tiles.h
     STREAM_BYTES = 25165824   # the same: beyond, they come from memory, which is fast along rows only (L3 here: 32 MB, shared)
     LONG_ROW = 192            # numbers: planes with longer rows are run along them

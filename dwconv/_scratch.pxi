@@ -31,24 +31,28 @@ cdef inline Band band_of(const Plan* p, Py_ssize_t band) noexcept nogil:
     return b
 
 
+cdef inline Py_ssize_t weight_room(const Plan* p) noexcept nogil:
+    """Bytes of the scratch for the weights and bias of p.staged bytes of channels; 0: those are used where they lie."""
+    cdef Py_ssize_t room = (p.rows.taps * p.cols.taps + 1) * p.staged
+    return room if room <= WEIGHT_BYTES else 0
+
+
 cdef inline const real* near_weights(Plan* p, const real* w, const real* bias, Py_ssize_t channels,
                                      real* scratch) noexcept nogil:
     """The weights of some channels, at the end of the scratch if they fit, packed where tiles want that: tiles load them often,
     and taps a power of two apart share sets of the cache with the pixels of the result."""
     cdef dw_geometry* g = &p.geometry
-    cdef Py_ssize_t taps = p.rows.taps * p.cols.taps, size = sizeof(real), lanes = lanes_of(size)
-    cdef Py_ssize_t blocks = dw_ceil_div(channels, lanes), numbers = blocks * lanes * (taps + 1)
+    cdef Py_ssize_t taps = p.rows.taps * p.cols.taps
     g.wh, g.ww, g.packed = p.wh, p.ww, 0
-    if dw_takes_all(p.rows.taps, p.cols.taps, p.rows.step, p.cols.step):
-        if numbers * size > WEIGHT_BYTES:
-            return w
-        scratch += SCRATCH_BYTES // size - numbers
-        g.packed = 1
-        pack_weights(g, w, bias, 0, blocks, channels, False, scratch)
-        return scratch
-    if taps * channels * size > WEIGHT_BYTES or p.wh != p.cols.taps * p.ww:   # those of chunks of fewer channels may fit
+    if not weight_room(p):
         return w
-    scratch += SCRATCH_BYTES // size - taps * channels
+    scratch += (SCRATCH_BYTES - weight_room(p)) // <Py_ssize_t> sizeof(real)
+    if dw_takes_all(p.rows.taps, p.cols.taps, p.rows.step, p.cols.step):
+        g.packed = 1
+        pack_weights(g, w, bias, 0, dw_ceil_div(channels, lanes_of(sizeof(real))), channels, False, scratch)
+        return scratch
+    if p.wh != p.cols.taps * p.ww:
+        return w
     if real is float:
         copy_pixels_f32(w, taps, p.ww, channels, scratch, False)
     else:
@@ -107,17 +111,20 @@ cdef inline Py_ssize_t staged_rows(Plan* p, Py_ssize_t size) noexcept nogil:
         most = 16 if small else 2
     elif small:
         most = 3
-    p.staged = STAGED_BYTES
-    if p.rows.size * p.cols.size * 2 * STAGED_BYTES <= STAGED_MAP:
-        p.staged *= 2
+    # a visit to a pixel takes as many bytes as fit with the whole map or many rows of it, be the scratch larger than L1 (1024
+    # channels, 3x3: 10x10 1.33 times as fast as with 128 bytes, 14x14 1.25); larger kernels load what is there more often
+    if p.rows.taps * p.cols.taps <= 9:
+        p.staged = 4 * STAGED_BYTES
+    else:
+        p.staged = (2 if p.rows.stride == 1 or p.rows.size * p.cols.size <= 64 else 1) * STAGED_BYTES
     while True:
-        rest = (SCRATCH_BYTES - WEIGHT_BYTES) // p.staged // p.cols.size
+        rest = (SCRATCH_BYTES - weight_room(p)) // p.staged // p.cols.size
         if p.rows.size <= rest:
             return p.rows.out
         rows = (rest - span) // p.rows.stride + 1 if rest >= span else 0
-        if rows * p.rows.stride >= most * shared + (most == 1):
+        if rows * p.rows.stride >= (dw_max(most, 3) if p.staged > STAGED_BYTES else most) * shared + (most == 1):
             return rows // p.rows.phases * p.rows.phases
-        if p.staged < STAGED_BYTES or most > 1:
+        if p.staged <= (STAGED_BYTES if most > 1 else STAGED_BYTES // 2):
             return 0
         p.staged //= 2
 

@@ -253,12 +253,13 @@ APART = [{}, {"strides": 2}, {"dilation_rate": (2, 3)}, {"strides": (2, 1), "dil
 
 @pytest.mark.parametrize("options", APART, ids=str)
 def test_pixels_apart(kernels, options):
-    """channels_last, pixels of 2 and 4 KB: some channels at a time through the scratch, in bands that fit it."""
+    """channels_last, pixels of 512 bytes to 8 KB: some channels at a time through the scratch, in bands that fit it."""
     shapes = [(2, 5, 7, 512), (1, 30, 33, 512), (1, 1, 6, 512), (3, 6, 1, 512), (1, 3, 200, 512)]
     for shape, size in itertools.product(shapes, [(3, 3), (5, 2)]):
         check(shape, (*size, 1), padding="same", **options)
     check((1, 12, 70, 512), (5, 5, 1), padding="same", **options)     # half as many channels at a time
-    for shape, size in [((1, 12, 33, 128), 5), ((1, 12, 30, 256), 3), ((1, 16, 16, 192), 7)]:     # 512 bytes to 2 KB apart
+    pitches = [((1, 12, 33, 128), 5), ((1, 12, 30, 256), 3), ((1, 16, 16, 192), 7), ((1, 17, 16, 1024), 3), ((1, 7, 9, 1536), 7)]
+    for shape, size in pitches:
         check(shape, (size, size, 1), padding="same", **options)
 
 
