@@ -115,7 +115,7 @@ cdef void grad_window(const Plan* p, const Axis* rows, const Axis* cols, const r
     g.wh, g.ww = -rows.step * p.wh, -cols.step * p.ww
     g.pad, g.width = cols.pad, cols.out
     if dw_grad_pairs(cols.taps, cols.stride, cols.dilation) and channels >= lanes:
-        g.ww, g.yw, g.cols, g.far = p.ww, p.yw, cols.size, p.geometry.far
+        g.x0, g.ww, g.yh, g.yw, g.cols, g.far = 0, p.ww, p.yh, p.yw, cols.size, p.geometry.far
         for i in range(0, rows.size, 2):
             for k in range(dw_min(rows.size - i, 2)):
                 th = taps_of(rows, i + k)

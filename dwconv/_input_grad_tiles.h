@@ -95,6 +95,8 @@ DW_INLINE void DW(grad_tile)(
 DW_INLINE void DW(grad_strip_of)(
         const dw_geometry *g, const REAL *x, const REAL *w, REAL *y, const dw_grad_row *rows, ptrdiff_t count, ptrdiff_t first,
         ptrdiff_t blocks, ptrdiff_t channels, const int K, const int P, const int T) {
+    const int down = DW(from_last)(g, x, y);
+    const ptrdiff_t start = down ? first + (blocks - 1) * LANES : first, step = down ? -LANES : LANES;
     const ptrdiff_t pairs = (g->cols + 1) / 2, xh = g->xh, xw = g->xw, wh = g->wh, ww = g->ww, yw = g->yw;
     const unsigned all = (2u << (T + (K - 1) / 2 - 1)) - 1;
     for (ptrdiff_t i = 0; i < pairs; i += T) {
@@ -106,7 +108,7 @@ DW_INLINE void DW(grad_strip_of)(
             const REAL *xr = x + rows[r].x + at * xw, *wr = w + rows[r].w;
             REAL *yr = y + rows[r].y + 2 * m * yw;
             const ptrdiff_t taps = rows[r].taps;
-            for (ptrdiff_t k = first, left = blocks; left > 0; k += LANES, left--) {
+            for (ptrdiff_t k = start, left = blocks; left > 0; k += step, left--) {
                 const ptrdiff_t c = dw_min(dw_max(k, 0), channels - LANES);
                 if (on == all) DW(grad_tile)(xr + c, wr + c, yr + c, xh, xw, wh, ww, yw, taps, on, cols, K, P, T, 0);
                 else DW(grad_tile)(xr + c, wr + c, yr + c, xh, xw, wh, ww, yw, taps, on, cols, K, P, T, 1);
@@ -117,7 +119,7 @@ DW_INLINE void DW(grad_strip_of)(
 
 /* `count` rows of x_grad, `blocks` blocks of LANES channels from `first` on, the first and last of which may be shifted to lie
  * inside `channels`, at column stride 2 and a kernel of `taps` columns (dw_grad_pairs).
- * g: xh, xw, wh, ww, yw; cols of x_grad, width of the gradient, pad, far. */
+ * g: x0 (0), xh, xw, wh, ww, yh, yw; cols of x_grad, width of the gradient, pad, far. */
 static void DW(grad_strip)(const dw_geometry *g, ptrdiff_t taps, const REAL *x, const REAL *w, REAL *y, const dw_grad_row *rows,
                            ptrdiff_t count, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels) {
 #define TILE(K, P, T)                                                                                              \
