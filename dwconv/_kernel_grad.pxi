@@ -298,13 +298,15 @@ cdef inline Py_ssize_t first_channel(const GradPlan* p, Py_ssize_t block) noexce
 cdef inline void set_head(GradPlan* p, const real* x, const real* grad) noexcept nogil:
     """Channels before the first whose vectors are aligned at every pixel of x and grad, or 0 where none are or all.
 
-    With a split block only of x, which is loaded more often."""
+    With a split block only of x, which is loaded more often; of grad, where x is copied."""
     cdef Py_ssize_t lanes = p.lanes, strides = p.xw | p.xh | p.xn
     cdef bint splits = p.family == CHANNELS and dw_grad_splits(p.rows.taps, p.cols.taps, p.cols.step)
     p.head, p.split = 0, False
     if p.family > PACKED or p.repeat > 1 or p.channels < (2 if splits else 8) * lanes:
         return
-    if not splits:
+    if p.family == PACKED and p.in_place and p.taps <= 9:      # 32 x 7x7x1024 1.2 times as fast; larger kernels 0.98
+        strides, x = p.gw | p.gh | p.gn, grad
+    elif not splits:
         strides |= p.gw | p.gh | p.gn | (x - grad)
     if strides % lanes == 0:
         p.head = (lanes - <Py_ssize_t> (<size_t> x // sizeof(real)) % lanes) % lanes

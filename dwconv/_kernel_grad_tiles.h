@@ -400,6 +400,48 @@ static void DW(slide_along)(const dw_slide *s, const REAL *x, const REAL *g, REA
     }
 }
 
+#if DW_REGISTERS == 32
+/* 3x3 at stride 1 over rows of seven, padded by one: three rows of gradients stay in registers beside the sums, so that they and x are
+ * each loaded once, 14 loads for 57 multiply-adds, and no row starts a slide anew (7x7x960: 1.15 times as fast). */
+static void DW(grad_sevens)(const dw_grad *g, const REAL *x, const REAL *grad, REAL *acc) {
+    VEC sum[9], rows[3][7]; /* of gradients: those whose first, second, third row of taps lies at row t of x */
+    const ptrdiff_t first = dw_max(g->row_lo, 0), end = dw_min(g->row_hi, g->rows + 2), xw = g->xw, gw = g->gw;
+    DW_UNROLL for (int k = 0; k < 9; k++) sum[k] = DW(load)(acc + k * LANES);
+    DW_UNROLL for (int i = 0; i < 2; i++) {
+        const ptrdiff_t r = first - 1 - i;
+        DW_UNROLL for (int c = 0; c < 7; c++) rows[i][c] = 0 <= r && r < g->rows ? DW(load)(grad + r * g->gh + c * gw) : DW(splat)(0);
+    }
+    x += first * g->xh + xw;
+    grad += first * g->gh;
+    for (ptrdiff_t t = first; t < end; t++, x += g->xh, grad += g->gh) {
+        if (g->ahead)
+            for (ptrdiff_t c = 0; c < 7; c++) {
+                DW_PREFETCH(x + c * xw + g->ahead, 0);
+                DW_PREFETCH(grad + c * gw + g->ahead, 0);
+            }
+        DW_UNROLL for (int i = 2; i > 0; i--) DW_UNROLL for (int c = 0; c < 7; c++) rows[i][c] = rows[i - 1][c];
+        if (t < g->rows) DW_UNROLL for (int c = 0; c < 7; c++) rows[0][c] = DW(load)(grad + c * gw);
+#define TAPS(from, to)                                                                                       \
+        DW_UNROLL for (int u = 0; u < 7; u++) {                                                              \
+            VEC v = DW(load)(x + u * xw);                                                                    \
+            DW_KEEP(v);                                                                                      \
+            DW_UNROLL for (int k = 3 * (from); k < 3 * (to); k++) {                                          \
+                const int c = u + 1 - k % 3;                                                                 \
+                if (0 <= c && c < 7) sum[k] = sum[k] + v * rows[k / 3][c];                                   \
+            }                                                                                                \
+        }
+        if (2 <= t && t < g->rows) TAPS(0, 3)
+        else {
+            if (t < g->rows) TAPS(0, 1)
+            if (1 <= t && t <= g->rows) TAPS(1, 2)
+            if (2 <= t) TAPS(2, 3)
+        }
+#undef TAPS
+    }
+    DW_UNROLL for (int k = 0; k < 9; k++) DW(store)(acc + k * LANES, sum[k]);
+}
+#endif
+
 /* Adds outputs g->rows x g->cols to the sums acc (kh, kw, LANES) of a block of output channels from `first` on, which is split if that
  * is negative (dw_grad_splits).
  * x: tap (0, 0) of output (0, 0), channel 0; grad: output (0, 0), channel 0. */
@@ -421,6 +463,13 @@ static void DW(grad_channels)(const dw_grad *g, const REAL *x, const REAL *grad,
         b.x = DW(lanes)(0, (first + lanes - 1) / g->repeat - in + 1);
         for (int l = 0; l < LANES; l++) ((REAL_INT *)&b.index)[l] = (REAL_INT)(l < lanes ? (first + l) / g->repeat - in : 0);
     }
+#if DW_REGISTERS == 32
+    if (mode == DW_WHOLE && first >= 0 && g->kh == 3 && g->kw == 3 && g->sh == 1 && g->sw == 1
+        && g->cols == 7 && g->col_lo == 1 && g->col_hi == 8) {
+        DW(grad_sevens)(g, x + first, grad + first, acc);
+        return;
+    }
+#endif
     s.lines = g->rows;
     s.count = g->cols;
     s.x_line = g->sh * g->xh;
