@@ -423,8 +423,9 @@ static void DW(grad_sevens)(const dw_grad *g, const REAL *x, const REAL *grad, R
         if (t < g->rows) DW_UNROLL for (int c = 0; c < 7; c++) rows[0][c] = DW(load)(grad + c * gw);
 #define TAPS(from, to)                                                                                       \
         DW_UNROLL for (int u = 0; u < 7; u++) {                                                              \
-            VEC v = DW(load)(x + u * xw);                                                                    \
-            DW_KEEP(v);                                                                                      \
+            const REAL *p = x + u * xw;                                                                      \
+            DW_HIDE(p); /* or gcc would load all seven first, for which there are no registers */            \
+            const VEC v = DW(load)(p);                                                                       \
             DW_UNROLL for (int k = 3 * (from); k < 3 * (to); k++) {                                          \
                 const int c = u + 1 - k % 3;                                                                 \
                 if (0 <= c && c < 7) sum[k] = sum[k] + v * rows[k / 3][c];                                   \
