@@ -450,6 +450,13 @@ static void DW(grad_channels)(const dw_grad *g, const REAL *x, const REAL *grad,
     DW(dw_slide_lanes) b;
     dw_slide s;
     dw_grad turned;
+#if DW_REGISTERS == 32
+    if (g->kh == 3 && g->kw == 3 && g->sh == 1 && g->sw == 1 && g->cols == 7 && g->col_lo == 1 && g->col_hi == 8
+        && g->repeat == 1 && first >= 0 && first + LANES <= channels) {
+        DW(grad_sevens)(g, x + first, grad + first, acc);
+        return;
+    }
+#endif
     if (g->kw == 1 && g->kh > 1) { /* one column of taps: the window slides down the columns */
         turned = *g;
         turned.kh = 1, turned.kw = g->kh, turned.sh = g->sw, turned.sw = g->sh, turned.rows = g->cols, turned.cols = g->rows;
@@ -457,20 +464,13 @@ static void DW(grad_channels)(const dw_grad *g, const REAL *x, const REAL *grad,
         turned.row_lo = g->col_lo, turned.row_hi = g->col_hi, turned.col_lo = g->row_lo, turned.col_hi = g->row_hi;
         g = &turned;
     }
-    const ptrdiff_t in = first / g->repeat, lanes = dw_min(channels - first, LANES);
+    const ptrdiff_t in = g->repeat == 1 ? first : first / g->repeat, lanes = dw_min(channels - first, LANES);
     const int mode = g->repeat == 1 && lanes == LANES ? DW_WHOLE : DW_INDEXED;
     if (mode == DW_INDEXED) {
         b.line[0].g = DW(lanes)(0, lanes);
         b.x = DW(lanes)(0, (first + lanes - 1) / g->repeat - in + 1);
         for (int l = 0; l < LANES; l++) ((REAL_INT *)&b.index)[l] = (REAL_INT)(l < lanes ? (first + l) / g->repeat - in : 0);
     }
-#if DW_REGISTERS == 32
-    if (mode == DW_WHOLE && first >= 0 && g->kh == 3 && g->kw == 3 && g->sh == 1 && g->sw == 1
-        && g->cols == 7 && g->col_lo == 1 && g->col_hi == 8) {
-        DW(grad_sevens)(g, x + first, grad + first, acc);
-        return;
-    }
-#endif
     s.lines = g->rows;
     s.count = g->cols;
     s.x_line = g->sh * g->xh;
