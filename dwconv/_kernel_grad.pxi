@@ -206,7 +206,8 @@ cdef inline void add_copied(const GradPlan* p, dw_grad* g, const Unit* u, const 
             else:
                 pack(grad + (u.phase + r * p.rows.phases) * p.gh, end - r, g_row, p.cols.out, p.gw, first, p.channels, 1, width,
                      out, p.far)
-        add_channels(p, g, rows, r, end, u.chunk, scratch + (r * p.rows.step - t0) * g.xh, there, acc, block, blocks, first, width)
+        add_channels(p, g, rows, r, end, u.chunk, scratch + (r * p.rows.step - t0) * g.xh, there, acc, block, blocks, first,
+                     width)
         r = end
 
 
