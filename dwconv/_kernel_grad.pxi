@@ -20,7 +20,7 @@ from libc.string cimport memcpy, memset
 
 
 cdef extern from *:
-    enum: DW_MOST_LINES
+    enum: DW_MOST_LINES, DW_STRIPED
     ctypedef struct dw_grad:
         Py_ssize_t kh, kw, sh, sw, xh, xw, gh, gw, row_lo, row_hi, col_lo, col_hi, rows, cols, repeat, period
         Py_ssize_t width, pad, dilation, pixel, ahead
@@ -83,7 +83,7 @@ cdef struct GradPlan:
     Py_ssize_t head           # channels before the first aligned block
     bint split                # whether those and the last ones are one block
     Py_ssize_t blocks, groups, group                          # of channels; a group's most blocks
-    Py_ssize_t together                                       # row family, packed: of those, how many at a time
+    Py_ssize_t together                                       # of those, how many at a time
     Py_ssize_t ahead                                          # elements that slides prefetch ahead; 0: none
     int shifted                                               # row family: by shifted tiles; 2: of two planes
     bint in_place                                             # grad is used where it lies, though x is copied
@@ -278,7 +278,6 @@ cdef void add_unit(const GradPlan* p, const Unit* u, Py_ssize_t first, Py_ssize_
         g.repeat, g.period = p.repeat, p.period
         g.xh, g.gh, g.ahead, g.shifted = p.rows.dilation * p.xh, p.rows.phases * p.gh, p.ahead, p.shifted
         if p.family == CHANNELS:
-            count = end - block
             add_channels(p, &g, &u.rows, u.r0, u.r1, u.chunk, x, grad, acc, block, count, 0, p.channels)
         elif p.family == ROWS:
             add_rows(p, &g, u, x, grad, acc, block, count, scratch)
@@ -301,7 +300,7 @@ cdef inline Py_ssize_t first_channel(const GradPlan* p, Py_ssize_t block) noexce
 cdef inline void set_head(GradPlan* p, const real* x, const real* grad) noexcept nogil:
     """Channels before the first whose vectors are aligned at every pixel of x and grad, or 0 where none are or all.
 
-    With a split block only of x, which is loaded more often; of grad, where x is copied."""
+    With a split block only of x, which is loaded more often; of grad, where x alone is copied and the kernel small."""
     cdef Py_ssize_t lanes = p.lanes, strides = p.xw | p.xh | p.xn
     cdef bint splits = p.family == CHANNELS and dw_grad_splits(p.rows.taps, p.cols.taps, p.cols.step)
     p.head, p.split = 0, False
@@ -502,6 +501,7 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
     """By geometry only, since rows and channels add in orders of their own."""
     cdef Py_ssize_t rest = SCRATCH_BYTES // (p.lanes * size) - (p.rows.taps - p.rows.step) * p.cols.size
     cdef Py_ssize_t rows = dw_ceil_div(p.rows.out, p.rows.phases), unit = TERMS // dw_max(p.cols.out, 1)
+    cdef bint strips = p.taps == 9 and p.cols.taps == 3 and p.rows.step == p.cols.step == 1 and p.cols.out <= DW_STRIPED
     # slides take each number of grad once (of 7x7 taps thrice, 1.1 times; without AVX-512 of 5x5 thrice, 0.94 to 1.1)
     p.in_place = last and p.repeat == 1 and p.channels >= p.lanes and p.rows.taps <= (7 if DW_VECTOR_BYTES == 64 else 3)
     p.fit = rest // (p.rows.step * p.cols.size + (0 if p.in_place else p.cols.out))
@@ -511,10 +511,11 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
             return ROWS
         if p.fit > 0 and p.taps > 9 and (p.channels < p.lanes or p.repeat > 1):
             return PACKED
-        # a copy of a unit, or of one phase of columns, has the same order of sums; units copy again what they share, so those of
-        # small kernels must be high (3x3: 6 rows of 80 1.15 times as fast, 4 rows of 112 0.91 to 1.07)
+        # a copy of a unit, or of rows of one phase of columns that are not taken in strips, has the same order of sums; units
+        # copy again what they share, so those of small kernels must be high (3x3: 6 rows of 80 1.15 times as fast, 4 rows of 112
+        # 0.91 to 1.07)
         if (rivals(p, size) and p.repeat == 1 and (2 * p.fit >= rows or dw_min(p.fit, unit) * p.taps >= 45)
-                and (p.cols.phases == 1 or p.fit >= rows)
+                and (p.fit >= rows or p.cols.phases == 1 and (p.fit >= unit or not strips))
                 and p.cols.out <= near_columns(p) and (p.cols.taps > 1 or p.rows.taps == 1)):
             return PACKED
         return CHANNELS
@@ -560,7 +561,7 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
     if p.shifted == 2:
         p.group += p.group % 2
     p.groups = dw_ceil_div(p.blocks, p.group)
-    p.together = 1
+    p.together = p.group if p.family == CHANNELS else 1
     if p.family == ROWS:
         p.in_place = p.gw == p.period
     elif p.family == PACKED and p.repeat == 1 and p.channels >= p.lanes:

@@ -16,8 +16,9 @@
  * vector it takes two planes.  With AVX2 it loads, row by row, since nothing but the sums stays: 6 loads for 9 multiply-adds, at
  * stride 2 10, in the order of memory.
  *
- * A sum of one tap is one chain of multiply-adds over the outputs in row-major order (kernels one tap wide: column by column; row
- * family: strips of LANES columns, each downwards; shifted tiles: blocks of strips, row by row), whatever the tile: so blocks of
+ * A sum of one tap is one chain of multiply-adds over the outputs in row-major order (kernels one tap wide: column by column; 3x3
+ * over rows of 14 to 28, with 32 registers: strips of seven columns, each downwards; row family: strips of LANES columns, each
+ * downwards; shifted tiles: blocks of strips, row by row), whatever the tile: so blocks of
  * taps and channels can be cut anywhere.  What lies outside the image or past the last output is skipped, or both of its factors
  * are zero: a NaN reaches the taps that meet it and no others.
  *
@@ -85,6 +86,7 @@ enum { DW_MOST_ALONG = 7, DW_MOST_ACROSS = 5, DW_MOST_SUMS = 25 };
 #define DW_SLIDES_BY_2(TILE) TILE(3, 1) TILE(3, 2) TILE(3, 3) TILE(5, 1)
 enum { DW_MOST_ALONG = 5, DW_MOST_ACROSS = 4, DW_MOST_SUMS = 12 };
 #endif
+enum { DW_STRIPED = 28 }; /* columns of 3x3 at stride 1 that are taken in strips, at most: longer rows are in units of too few rows */
 enum { DW_MOST_LINES = 8 }; /* strips that a slide of the row family takes, each with masks of its own */
 /* Shifted tiles: kernel, stride, vectors of columns at most. */
 #if DW_SHIFTS
@@ -401,9 +403,10 @@ static void DW(slide_along)(const dw_slide *s, const REAL *x, const REAL *g, REA
 }
 
 #if DW_REGISTERS == 32
-/* 3x3 at stride 1 over rows of seven, padded by one: three rows of gradients stay in registers beside the sums, so that they and x are
- * each loaded once, 14 loads for 57 multiply-adds, and no row starts a slide anew (7x7x960: 1.15 times as fast). */
-static void DW(grad_sevens)(const dw_grad *g, const REAL *x, const REAL *grad, REAL *acc) {
+/* 3x3 at stride 1, seven columns: three rows of gradients stay in registers beside the sums, so that they and x are each loaded once, 16
+ * loads for 63 multiply-adds, and no row starts a slide anew.  x, grad: the block's first channel.  lacks: of the nine columns of x the
+ * first (1), the last (2). */
+static void DW(grad_seven)(const dw_grad *g, const REAL *x, const REAL *grad, REAL *acc, const int lacks) {
     VEC sum[9], rows[3][7]; /* of gradients: those whose first, second, third row of taps lies at row t of x */
     const ptrdiff_t first = dw_max(g->row_lo, 0), end = dw_min(g->row_hi, g->rows + 2), xw = g->xw, gw = g->gw;
     DW_UNROLL for (int k = 0; k < 9; k++) sum[k] = DW(load)(acc + k * LANES);
@@ -411,23 +414,24 @@ static void DW(grad_sevens)(const dw_grad *g, const REAL *x, const REAL *grad, R
         const ptrdiff_t r = first - 1 - i;
         DW_UNROLL for (int c = 0; c < 7; c++) rows[i][c] = 0 <= r && r < g->rows ? DW(load)(grad + r * g->gh + c * gw) : DW(splat)(0);
     }
-    x += first * g->xh + xw;
+    x += first * g->xh;
     grad += first * g->gh;
     for (ptrdiff_t t = first; t < end; t++, x += g->xh, grad += g->gh) {
         if (g->ahead)
             for (ptrdiff_t c = 0; c < 7; c++) {
-                DW_PREFETCH(x + c * xw + g->ahead, 0);
+                DW_PREFETCH(x + (c + 1) * xw + g->ahead, 0);
                 DW_PREFETCH(grad + c * gw + g->ahead, 0);
             }
         DW_UNROLL for (int i = 2; i > 0; i--) DW_UNROLL for (int c = 0; c < 7; c++) rows[i][c] = rows[i - 1][c];
         if (t < g->rows) DW_UNROLL for (int c = 0; c < 7; c++) rows[0][c] = DW(load)(grad + c * gw);
 #define TAPS(from, to)                                                                                       \
-        DW_UNROLL for (int u = 0; u < 7; u++) {                                                              \
+        DW_UNROLL for (int u = 0; u < 9; u++) {                                                              \
+            if ((u == 0 && lacks & 1) || (u == 8 && lacks & 2)) continue;                                    \
             const REAL *p = x + u * xw;                                                                      \
-            DW_HIDE(p); /* or gcc would load all seven first, for which there are no registers */            \
+            DW_HIDE(p); /* or gcc would load all of them first, for which there are no registers */          \
             const VEC v = DW(load)(p);                                                                       \
             DW_UNROLL for (int k = 3 * (from); k < 3 * (to); k++) {                                          \
-                const int c = u + 1 - k % 3;                                                                 \
+                const int c = u - k % 3;                                                                     \
                 if (0 <= c && c < 7) sum[k] = sum[k] + v * rows[k / 3][c];                                   \
             }                                                                                                \
         }
@@ -443,20 +447,48 @@ static void DW(grad_sevens)(const dw_grad *g, const REAL *x, const REAL *grad, R
 }
 #endif
 
+/* As grad_channels, of `cols` columns from c0 on (0, if the stride is not 1). */
+static void DW(grad_columns)(const dw_grad *g, const REAL *x, const REAL *grad, REAL *acc, const DW(dw_slide_lanes) *b, ptrdiff_t c0,
+                             ptrdiff_t cols, ptrdiff_t first, const int mode) {
+    dw_slide s;
+    int Q;
+    x += c0 * g->xw + first / g->repeat;
+    grad += c0 * g->gw + first;
+    s.lines = g->rows;
+    s.count = cols;
+    s.x_line = g->sh * g->xh;
+    s.x_step = g->xw;
+    s.x_tap = g->xh;
+    s.g_line = g->gh;
+    s.g_step = g->gw;
+    s.lo = g->col_lo - c0;
+    s.hi = g->col_hi - c0;
+    s.across = g->sh;
+    s.acc_p = LANES;
+    s.acc_q = g->kw * LANES;
+    if (mode == DW_SPLIT) {
+        s.across_lo = g->row_lo, s.across_hi = g->row_hi, s.ahead = g->ahead;
+#define TILE(K, S) if (g->kw == K && g->sw == S) DW(slide_split_##K##_##S)(&s, x, grad, acc, b);
+        DW_SPLIT_SLIDES(TILE)
+#undef TILE
+        return;
+    }
+    for (ptrdiff_t q = 0; q < g->kh; q += Q) {
+        Q = DW(slide_across)(g->kh - q, g->kw, g->sw, mode == DW_INDEXED);
+        s.across_lo = g->row_lo - q;
+        s.across_hi = g->row_hi - q;
+        s.ahead = q ? 0 : g->ahead;
+        DW(slide_along)(&s, x + q * g->xh, grad, acc + q * s.acc_q, b, g->kw, g->sw, Q, mode);
+    }
+}
+
 /* Adds outputs g->rows x g->cols to the sums acc (kh, kw, LANES) of a block of output channels from `first` on, which is split if that
  * is negative (dw_grad_splits).
  * x: tap (0, 0) of output (0, 0), channel 0; grad: output (0, 0), channel 0. */
 static void DW(grad_channels)(const dw_grad *g, const REAL *x, const REAL *grad, REAL *acc, ptrdiff_t first, ptrdiff_t channels) {
     DW(dw_slide_lanes) b;
-    dw_slide s;
     dw_grad turned;
-#if DW_REGISTERS == 32
-    if (g->kh == 3 && g->kw == 3 && g->sh == 1 && g->sw == 1 && g->cols == 7 && g->col_lo == 1 && g->col_hi == 8
-        && g->repeat == 1 && first >= 0 && first + LANES <= channels) {
-        DW(grad_sevens)(g, x + first, grad + first, acc);
-        return;
-    }
-#endif
+    ptrdiff_t c = 0;
     if (g->kw == 1 && g->kh > 1) { /* one column of taps: the window slides down the columns */
         turned = *g;
         turned.kh = 1, turned.kw = g->kh, turned.sh = g->sw, turned.sw = g->sh, turned.rows = g->cols, turned.cols = g->rows;
@@ -464,42 +496,30 @@ static void DW(grad_channels)(const dw_grad *g, const REAL *x, const REAL *grad,
         turned.row_lo = g->col_lo, turned.row_hi = g->col_hi, turned.col_lo = g->row_lo, turned.col_hi = g->row_hi;
         g = &turned;
     }
-    const ptrdiff_t in = g->repeat == 1 ? first : first / g->repeat, lanes = dw_min(channels - first, LANES);
-    const int mode = g->repeat == 1 && lanes == LANES ? DW_WHOLE : DW_INDEXED;
-    if (mode == DW_INDEXED) {
+    const ptrdiff_t lanes = dw_min(channels - first, LANES);
+    const int mode = first < 0 ? DW_SPLIT : g->repeat == 1 && lanes == LANES ? DW_WHOLE : DW_INDEXED;
+    if (mode == DW_SPLIT) {
+        b.line[0].g = DW(lanes)(-first, LANES);
+        b.split = channels;
+    } else if (mode == DW_INDEXED) {
+        const ptrdiff_t in = first / g->repeat;
         b.line[0].g = DW(lanes)(0, lanes);
         b.x = DW(lanes)(0, (first + lanes - 1) / g->repeat - in + 1);
         for (int l = 0; l < LANES; l++) ((REAL_INT *)&b.index)[l] = (REAL_INT)(l < lanes ? (first + l) / g->repeat - in : 0);
     }
-    s.lines = g->rows;
-    s.count = g->cols;
-    s.x_line = g->sh * g->xh;
-    s.x_step = g->xw;
-    s.x_tap = g->xh;
-    s.g_line = g->gh;
-    s.g_step = g->gw;
-    s.lo = g->col_lo;
-    s.hi = g->col_hi;
-    s.across = g->sh;
-    s.acc_p = LANES;
-    s.acc_q = g->kw * LANES;
-    if (first < 0) {
-        s.across_lo = g->row_lo, s.across_hi = g->row_hi, s.ahead = g->ahead;
-        b.line[0].g = DW(lanes)(-first, LANES);
-        b.split = channels;
-#define TILE(K, S) if (g->kw == K && g->sw == S) DW(slide_split_##K##_##S)(&s, x + first, grad + first, acc, &b);
-        DW_SPLIT_SLIDES(TILE)
-#undef TILE
-        return;
-    }
-    int Q;
-    for (ptrdiff_t q = 0; q < g->kh; q += Q) {
-        Q = DW(slide_across)(g->kh - q, g->kw, g->sw, mode == DW_INDEXED);
-        s.across_lo = g->row_lo - q;
-        s.across_hi = g->row_hi - q;
-        s.ahead = q ? 0 : g->ahead;
-        DW(slide_along)(&s, x + (in + q * g->xh), grad + first, acc + q * s.acc_q, &b, g->kw, g->sw, Q, mode);
-    }
+#if DW_REGISTERS == 32
+    /* strips of seven, of all blocks alike, so that the sums do not depend on where the arrays lie (112x112x32 0.91; of 8 to 13 columns
+     * the rest would be much) */
+    if (g->kh == 3 && g->kw == 3 && g->sh == 1 && g->sw == 1 && g->repeat == 1
+        && (g->cols == 7 || (14 <= g->cols && g->cols <= DW_STRIPED)))
+        for (; c + 7 <= g->cols; c += 7) {
+            const ptrdiff_t lo = g->col_lo - c, hi = g->col_hi - c;
+            if (mode == DW_WHOLE && lo <= 1 && hi >= 8)
+                DW(grad_seven)(g, x + first + c * g->xw, grad + first + c * g->gw, acc, (lo == 1) | (hi == 8) << 1);
+            else DW(grad_columns)(g, x, grad, acc, &b, c, 7, first, mode);
+        }
+#endif
+    if (c < g->cols) DW(grad_columns)(g, x, grad, acc, &b, c, g->cols - c, first, mode);
 }
 
 #if DW_SHIFTS

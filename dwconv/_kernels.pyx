@@ -133,7 +133,7 @@ cdef enum:
     SCRATCH_BYTES = 61440     # of a worker: planes taken as channels, pixels that share sets of the cache
     WEIGHT_BYTES = 12800      # of that scratch, for the weights of what lies there: a 7x7 kernel with 256 bytes of channels
     TURNED_ROWS = 4           # of planes taken as channels at least, so that tiles have their full height
-    STAGED_BYTES = 128        # of each of those pixels at a time, more or less: see staged_rows
+    STAGED_BYTES = 128        # of each of those pixels at a time, or half to four times as many: see staged_rows
     FAR_BYTES = 6291456       # of x and y: beyond, what is used next is fetched while this is used, and see `far` in _tiles.h
     STREAM_BYTES = 25165824   # the same: beyond, they come from memory, which is fast along rows only (L3 here: 32 MB, shared)
     LONG_ROW = 192            # numbers: planes with longer rows are run along them

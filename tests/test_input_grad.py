@@ -269,7 +269,7 @@ def test_dense_result(kernels):
 
 @pytest.mark.parametrize(("c", "kernel_shape", "strides"),
                          [(144, (3, 3, 1), 2), (112, (4, 2, 1), 2), (96, (5, 5, 1), 2), (98, (3, 3, 2), 1),
-                          (64, (3, 3, 1), 1)])
+                          (64, (3, 3, 1), 1), (128, (3, 3, 1), 2), (256, (5, 5, 1), 2)])
 def test_alignment(kernels, c, kernel_shape, strides):
     """Wherever grad and x_grad start: of many channels the vectors begin at the first aligned one of either."""
     grad, kernel, rows, cols, expected = problem((5, 6, c), kernel_shape, strides, 1, 1)
@@ -279,7 +279,8 @@ def test_alignment(kernels, c, kernel_shape, strides):
         x_grad = whole[offset : offset + expected.size].reshape(expected.shape)
         x_grad[...] = np.nan
         buffer = np.full(grad.size + 16, np.nan, dtype)
-        shifted = buffer[offset : offset + grad.size].reshape(grad.shape)
+        at = (offset if workers == 1 else 3 * offset) % 16
+        shifted = buffer[at : at + grad.size].reshape(grad.shape)
         shifted[...] = grad
         _runtime.kernels.input_grad("channels_last", shifted, w.astype(dtype), x_grad, rows, cols, workers)
         np.testing.assert_array_equal(x_grad, expected)

@@ -24,8 +24,13 @@ PATHS = {
     "3x3, many channels": ((1, 7, 7, 512), (3, 3, 1), 1, 1, "same"),
     "rows of seven": ((3, 9, 7, 70), (3, 3, 1), 1, 1, ((3, 2), (1, 1))),
     "rows of seven, not padded": ((1, 5, 7, 33), (3, 3, 1), 1, 1, ((0, 0), (1, 1))),
+    "rows of seven, of several pieces": ((1, 80, 7, 16), (3, 3, 1), 1, 1, "same"),
+    "rows of seven, of padding": ((1, 2, 7, 16), (3, 3, 1), 1, 1, ((4, 0), (1, 1))),
     "one row of seven": ((2, 1, 7, 16), (3, 3, 1), 1, 1, "same"),
     "rows of seven, dilated": ((1, 14, 14, 48), (3, 3, 1), 1, 2, "same"),
+    "strips of seven": ((2, 30, 24, 40), (3, 3, 1), 1, 1, "same"),
+    "strips of seven, not padded": ((1, 9, 30, 35), (3, 3, 1), 1, 1, "valid"),
+    "strips of seven, padded by more": ((1, 5, 19, 35), (3, 3, 1), 1, 1, ((2, 0), (2, 3))),
     "3x3, many channels, no padding": ((1, 12, 12, 512), (3, 3, 1), 1, 1, "valid"),
     "3x3 stride 2": ((2, 14, 15, 35), (3, 3, 1), 2, 1, "same"),
     "3x3 stride 2, outputs of padding alone": ((1, 9, 12, 35), (3, 3, 1), 2, 1, ((3, 4), (5, 4))),
@@ -131,7 +136,7 @@ def test_exact(kernels, path):
             assert (whole == SENTINEL).all()
 
 
-@pytest.mark.parametrize(("c", "gap"), [(32, 0), (80, 16), (35, 13)])
+@pytest.mark.parametrize(("c", "gap"), [(32, 0), (80, 16), (35, 13), (192, 320)])
 @pytest.mark.parametrize(("k", "strides"), [(3, 1), (3, 2), (5, 2)])
 def test_alignment(kernels, k, strides, c, gap):
     """Wherever x, grad and w_grad start: vectors begin at x's first aligned channel, and one holds a pixel's ends.
@@ -172,7 +177,8 @@ def test_rows_far_apart(kernels):
 
 @pytest.mark.parametrize(("k", "strides", "dilation", "size"), [
     (3, 1, 1, (26, 90)), (3, 2, 1, (26, 90)), (5, 1, 1, (26, 90)), (5, 2, 1, (26, 90)), (7, 1, 1, (26, 90)),
-    (9, (1, 2), 1, (26, 90)), (3, 2, 3, (61, 61)), (3, 2, 2, (61, 40))])
+    (9, (1, 2), 1, (26, 90)), (3, 2, 3, (61, 61)), (3, 2, 2, (61, 40)), (3, 1, 1, (61, 28)),
+    (3, 1, 1, (61, 14)), (3, 1, 2, (61, 56)), (3, 2, 2, (61, 31))])
 def test_pixels_far_apart(kernels, k, strides, dilation, size):
     """channels_last, pixels 512 bytes to 4 KB apart: those of some blocks of channels are copied, in bands of rows where need be.
 

@@ -253,14 +253,16 @@ APART = [{}, {"strides": 2}, {"dilation_rate": (2, 3)}, {"strides": (2, 1), "dil
 
 @pytest.mark.parametrize("options", APART, ids=str)
 def test_pixels_apart(kernels, options):
-    """channels_last, pixels of 512 bytes to 8 KB: some channels at a time through the scratch, in bands that fit it."""
+    """channels_last, pixels of 512 bytes to 12 KB: some channels at a time through the scratch, in bands that fit it."""
     shapes = [(2, 5, 7, 512), (1, 30, 33, 512), (1, 1, 6, 512), (3, 6, 1, 512), (1, 3, 200, 512)]
     for shape, size in itertools.product(shapes, [(3, 3), (5, 2)]):
         check(shape, (*size, 1), padding="same", **options)
     check((1, 12, 70, 512), (5, 5, 1), padding="same", **options)     # half as many channels at a time
     pitches = [((1, 12, 33, 128), 5), ((1, 12, 30, 256), 3), ((1, 16, 16, 192), 7), ((1, 17, 16, 1024), 3), ((1, 7, 9, 1536), 7)]
+    pitches += [((1, 24, 10, 1024), 3), ((1, 5, 4, 512), 11)]     # bands of 512 bytes; weights that find no room
     for shape, size in pitches:
         check(shape, (size, size, 1), padding="same", **options)
+    check((1, 7, 40, 512), (3, 3, 1), padding="same", strides=3)
 
 
 def placed(array, address):
@@ -584,7 +586,7 @@ SHIFTED = [(144, (3, 3, 1), {"padding": "same"}), (32, (3, 3, 1), {"strides": 2}
 def test_bits_alignment(kernels, threaded, path):
     """Wherever x and out start: of many channels the vectors begin at the first aligned one, and one may hold a pixel's ends.
 
-    Of pixels of 2 KB the first chunk is cut then, so that its weights may fit beside them where those of others do not."""
+    Of pixels of 2 KB the first chunk is cut then, and its weights are fewer than there is room for."""
     for dtype, data_format in itertools.product(DTYPES, LAYOUTS):
         x, kernel, bias, options = reals(path, (1, 9, 8), dtype)
         x = layout(x, data_format)
