@@ -255,7 +255,7 @@ def test_distributed():
     with (
         unittest.mock.patch.dict(os.environ),  # the cluster sets OMP_NUM_THREADS and more, for later tests too
         dask.config.set({"distributed.comm.timeouts.connect": "60s", "distributed.admin.tick.limit": "60s"}),
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
         distributed.Client(cluster, timeout=60) as client,
     ):
         y = depthwise_conv2d(LAZY, da.from_array(KERNEL, (1, 3, 2, 1)), BIAS, **OPTIONS)
