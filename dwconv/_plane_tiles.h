@@ -70,9 +70,9 @@ DW_INLINE const VEC *DW(plane_inputs)(const REAL **p, VEC *v, const DW(dw_plane_
 
 /* The T vectors v times the weights of tap (i, j), into acc. */
 DW_INLINE void DW(plane_taps)(VEC *acc, const VEC *v, const REAL *w, const VEC *vectors, const DW(dw_plane_lanes) *m, const int i, const int j,
-                              const int K, const int T, const int checked) {
-    VEC wv = vectors ? vectors[i * K + j] : K == 3 ? DW(splat)(w[i * K + j]) : DW(load_splat)(w + i * K + j); /* 3x3: kept in registers */
-    if (vectors && K > 3) DW_HOLD(wv);
+                              const int K, const int T, const int pattern, const int checked) {
+    VEC wv = pattern ? vectors[i * K + j] : K == 3 ? DW(splat)(w[i * K + j]) : DW(load_splat)(w + i * K + j); /* 3x3: kept in registers */
+    if (pattern && K > 3) DW_HOLD(wv);
     DW_UNROLL for (int k = 0; k < T; k++)
         if (checked) acc[k] = DW(add_product)(acc[k], v[k], wv, m->out[j * T + k]);
         else acc[k] = acc[k] + v[k] * wv;
@@ -108,7 +108,7 @@ DW_INLINE void DW(plane_slide)(DW_PLANE_ARGUMENTS, const int T, const int checke
                 DW_UNROLL for (int j = 0; j < K; j++) {                                                     \
                     const VEC *in = DW(plane_inputs)(&p, v, m, xw, apart, j, K, S, T, checked);             \
                     DW_UNROLL for (int a = 0; a < K; a++)                                                   \
-                        DW(plane_taps)(acc + (phase - a + K) % K * T, in, w, NULL, m, a, j, K, T, checked); \
+                        DW(plane_taps)(acc + (phase - a + K) % K * T, in, w, NULL, m, a, j, K, T, 0, checked); \
                 }                                                                                           \
             }                                                                                               \
             if (t >= r0 + K - 1) DW(plane_store)(g, y, acc + (phase + 1) % K * T, left, apart, T, checked); \
@@ -122,23 +122,29 @@ DW_INLINE void DW(plane_slide)(DW_PLANE_ARGUMENTS, const int T, const int checke
     }
 }
 
-/* R rows from r0 on; wv: weights that are vectors, or NULL. */
-DW_INLINE void DW(plane_strip)(DW_PLANE_ARGUMENTS, const VEC *wv, const int R, const int T, const int checked) {
+/* R rows from r0 on; wv: the weights, if they are vectors (pattern). */
+DW_INLINE void DW(plane_strip)(DW_PLANE_ARGUMENTS, const VEC *wv, const int R, const int T, const int pattern, const int checked) {
     (void)r1;
-    VEC acc[DW_PLANE_ROWS * DW_PLANE_VECTORS];
+    VEC acc[DW_PLANE_ROWS * DW_PLANE_VECTORS], own[25];
+    const int held = pattern && K == 5 && T == 1; /* one vector: weights are loaded once, not for each row (32x32x3: 1.1 times) */
     const ptrdiff_t t0 = g->row_lo - r0 * S, t1 = g->row_hi - r0 * S, xh = g->xh, xw = g->xw;
     x += r0 * S * xh;
     y += r0 * g->yh;
     DW_UNROLL for (int k = 0; k < R * T; k++) acc[k] = bias;
     DW_UNROLL for (int t = 0; t < (R - 1) * S + K; t++) {
+        if (held && t < K) DW_UNROLL for (int j = 0; j < K; j++) {
+            own[t * K + j] = wv[t * K + j];
+            DW_HOLD(own[t * K + j]);
+        }
         if (t0 <= t && t < t1) {
             VEC v[7 * DW_PLANE_VECTORS];
             const REAL *p = x;
-            if (wv) DW_HIDE(p);
+            if (pattern) DW_HIDE(p);
             DW_UNROLL for (int j = 0; j < K; j++) {
                 const VEC *in = DW(plane_inputs)(&p, v, m, xw, apart, j, K, S, T, checked);
                 DW_UNROLL for (int r = 0; r < R; r++)
-                    if (0 <= t - r * S && t - r * S < K) DW(plane_taps)(acc + r * T, in, w, wv, m, t - r * S, j, K, T, checked);
+                    if (0 <= t - r * S && t - r * S < K)
+                        DW(plane_taps)(acc + r * T, in, w, held ? own : wv, m, t - r * S, j, K, T, pattern, checked);
             }
         }
         x += xh;
@@ -163,8 +169,8 @@ DW_INLINE void DW(plane_column)(
     do {                                                                                                                   \
         if (!strip) DW(plane_slide)(g, x, w, bias, y, r0, r1, left, apart, m, K, S, T, checked);                           \
         else for (ptrdiff_t r = r0; r < r1; r += DW_PLANE_ROWS)                                                            \
-            DW(plane_strip)(g, x, w, bias, y, dw_min(r, r1 - DW_PLANE_ROWS), r1, left, apart, m, K, S, pattern ? wv : NULL, DW_PLANE_ROWS, \
-                            T, checked);                                                                                   \
+            DW(plane_strip)(g, x, w, bias, y, dw_min(r, r1 - DW_PLANE_ROWS), r1, left, apart, m, K, S, wv, DW_PLANE_ROWS, T, pattern, \
+                            checked);                                                                                      \
     } while (0)
     if (inside) RUN(NULL, 0);
     else {
