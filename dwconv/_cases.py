@@ -20,7 +20,7 @@ try:
 except ImportError:
     ml_dtypes = None
 
-LARGE = 6_500_000   # inputs and outputs, in float32 more than STREAM_BYTES of _kernels.pyx
+LARGE = 4_600_000   # inputs and outputs, in float32 more than STREAM_BYTES of _kernels.pyx
 MOST_BYTES = 2**26  # of an array's buffer, three times what the largest needs
 
 

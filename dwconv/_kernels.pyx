@@ -135,7 +135,7 @@ cdef enum:
     TURNED_ROWS = 4           # of planes taken as channels at least, so that tiles have their full height
     STAGED_BYTES = 128        # of each of those pixels at a time, or half to four times as many: see staged_rows
     FAR_BYTES = 6291456       # of x and y: beyond, what is used next is fetched while this is used, and see `far` in _tiles.h
-    STREAM_BYTES = 25165824   # the same: beyond, they come from memory, which is fast along rows only (L3 here: 32 MB, shared)
+    STREAM_BYTES = 17825792   # the same: beyond, they come from memory, which is fast along rows only (L3 here: 32 MB, shared)
     LONG_ROW = 192            # numbers: planes with longer rows are run along them
     FEW_PAGES = 65536         # bytes of a plane from memory that shifted tiles take (16 x 56x56x72 1.5 times, 145x145 0.75)
     PHASE_BYTES = 32768       # of planes whose row phases are taken one after the other: a share of L2

@@ -92,7 +92,7 @@ cdef inline bint shares_sets(const Plan* p, Py_ssize_t pitch) noexcept nogil:
     if DW_VECTOR_BYTES != 32:
         return pitch % 2048 == 0
     if three and p.geometry.far > 1 and p.cols.dilation * pitch % 4096 != 0:
-        return False          # tiles of one column, see in_order
+        return False          # see in_order of _tiles.h
     if p.rows.taps * p.cols.taps <= 9:   # takes all channels in turn: the pixels of one tile
         return p.cols.dilation * pitch % 2048 == 0
     # half a line at a time: the rows that the kernel spans, in a cache of 8 ways of 64 lines (28x28x256 5x5: 1.6 times as fast)

@@ -77,6 +77,11 @@ static inline ptrdiff_t dw_max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b;
 static inline ptrdiff_t dw_min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 static inline ptrdiff_t dw_ceil_div(ptrdiff_t a, ptrdiff_t b) { return a / b + (a % b > 0); }
 
+/* Whether tiles take one column though not from memory, at stride sw over pixels so many bytes apart.  Lines 2 KB apart share two sets
+ * of L1, which then takes 4 cycles for each from L2 (4 KB: 9), others 3.3: so some lines of each of few pixels in a row, which L1 keeps
+ * for the next column (14x14x512 at stride 2: 1.15 times as fast as 2 x 7; at stride 1, of which 2 x 7 loads less, 0.7). */
+static inline int dw_one_column(ptrdiff_t sw, ptrdiff_t pitch) { return DW_BYTES >= 32 && sw == 2 && pitch && pitch % 2048 == 0; }
+
 #if DW_BYTES == 64 || defined(__aarch64__)
 #define DW_REGISTERS 32
 #define DW_NEAR_ROWS 2 /* of tiles of one column, see dw_one_column */
@@ -149,6 +154,16 @@ DW_INLINE void DW(store_channels)(const dw_geometry *g, REAL *y, VEC *acc, const
     }
 }
 
+/* From memory: of the outputs and of the rows that the strip above has not read, what is needed AHEAD elements further on: the CPU fetches
+ * too little by itself of ten rows in turn (145x145x200: 2.2 to 1.4 ms; 0.8 to 6 KB ahead within a tenth). */
+DW_INLINE void DW(fetch_ahead)(const dw_geometry *g, const REAL *x, const REAL *y, const int K, const int S, const int R, const int T) {
+    enum { AHEAD = 1536 / REAL_SIZE };
+    DW_UNROLL for (int t = K - S; t < (R - 1) * S + K; t++)
+        DW_UNROLL for (int u = K - S; u < (T - 1) * S + K; u++) DW_PREFETCH(x + t * g->xh + u * g->xw + AHEAD, 0);
+    DW_UNROLL for (int r = 0; r < R; r++)
+        DW_UNROLL for (int c = 0; c < T; c++) DW_PREFETCH(y + r * g->yh + c * g->yw + AHEAD, 1);
+}
+
 /* One tile of a kernel whose size is a literal, weights in w[K*K] or, if late, loaded from packed ones when their turn comes.  x: tap
  * (0, 0) of the first output.  Tap rows t0 <= t < t1 and, if checked, tap columns u0 <= u < u1 lie in the image, all rows of a tile that
  * is within; if checked, only the first `cols` columns are stored.  Each input vector is loaded once and multiplied into every output
@@ -158,6 +173,7 @@ DW_INLINE void DW(channel_tile)(
         ptrdiff_t u0, ptrdiff_t u1, ptrdiff_t cols, const DW(dw_block) *b, const int K, const int S, const int R, const int T,
         const int mode, const int late, const int within, const int checked) {
     VEC acc[32], wv[16]; /* K is 4 at most where weights are late */
+    if (DW_BYTES >= 32 && T <= 2 && g->stream && !dw_one_column(S, g->xw * REAL_SIZE)) DW(fetch_ahead)(g, x, y, K, S, R, T);
     DW_UNROLL for (int k = 0; k < R * T; k++) acc[k] = bias;
     DW_UNROLL for (int t = 0; t < (R - 1) * S + K; t++, x += g->xh) {
         if (late && t < K) {
@@ -270,7 +286,7 @@ DW_INLINE void DW(channel_strip)(
     DW(dw_block) wrapped;
     wrapped.out = DW(lanes)(-first, LANES);
     wrapped.count = channels;
-    const int wraps = DW_WRAPS && !wv && first < 0 && !g->stream && (T > 1 || (S == 2 && R <= DW_NEAR_ROWS)); /* see dw_wraps */
+    const int wraps = DW_WRAPS && !wv && first < 0 && !g->stream && (T > 2 || (S == 2 && R <= DW_NEAR_ROWS)); /* see dw_wraps */
     const ptrdiff_t last = blocks - 1, start = down && !wraps ? last : 0;
     VEC own[50]; /* of a block, and the bias; the largest K is 7: K * K + 1 would be no constant in C */
     if (!wv && !late) DW_UNROLL for (int i = 0; i <= K * K; i++) own[i] = DW(load)(packed + start * ((K * K + 1) * LANES) + i * LANES);
@@ -590,8 +606,8 @@ DW_INLINE void DW(row_any)(
 #ifndef DW_TABLES_ONCE
 #define DW_TABLES_ONCE
 /*   kernel, stride, rows at most, columns, whether a tile of columns takes all channel blocks in turn, and when (the first that fits):
- *   1: x and y come from afar, where what is in order is fast: one column a tile keeps each row one stream of addresses; and pixels 2 KB
- *      apart at stride 2, see dw_one_column;
+ *   1: x and y come from afar, where what is in order is fast: few columns a tile keep each row one stream of addresses, of which the next
+ *      lines are fetched (145x145x200: 1.3 ms; one column 1.9, 2 x 7 2.6); and pixels 2 KB apart at stride 2, see dw_one_column;
  *   2: the last tile of a row repeats fewer columns than one of seven would (8x8 maps: 1.6 times faster);
  *   3: (AVX2) 3x3 over rows of 7 outputs, at stride 1 also 14, padded by one tap at most: no column is computed twice, and the borders
  *      cost nothing (7x7x1000, 14x14x480 dilated by 2: 1.2 times as fast as 2 x 4; longer rows 0.8, as each of x is loaded from L2 thrice);
@@ -607,16 +623,16 @@ DW_INLINE void DW(row_any)(
  * 1.5 times as long (1024x1024), so that there is none. */
 #if DW_REGISTERS == 32
 #define DW_CHANNEL_TILES(TILE)                                                                     \
-    TILE(3, 1, 4, 1, 1, 1) TILE(3, 2, 4, 1, 1, 1)                                                  \
+    TILE(3, 1, 4, 2, 1, 1) TILE(3, 2, 4, 1, 1, 1)                                                  \
     TILE(3, 1, 2, 4, 1, 2) TILE(3, 2, 2, 4, 1, 2) TILE(5, 1, 2, 4, 0, 2)                           \
-    TILE(3, 1, 2, 7, 1, 0) TILE(3, 2, 2, 7, 1, 0) TILE(5, 1, 2, 7, 0, 0) TILE(5, 2, 2, 7, 0, 0)
+    TILE(3, 1, 2, 7, 1, 0) TILE(3, 2, 2, 7, 1, 0) TILE(5, 1, 2, 7, 0, 0) TILE(5, 2, 2, 4, 0, 2) TILE(5, 2, 2, 7, 0, 0)
 #define DW_REPEAT_TILES(TILE) TILE(3, 1, 2, 7) TILE(3, 2, 2, 7)
 #define DW_PLANE_UNIT(TILE) TILE(3, 1, 3, 1) TILE(5, 1, 2, 1) TILE(7, 1, 2, 0)
 #define DW_FLAT_TILES(TILE) TILE(3, 3) TILE(5, 3) TILE(7, 3)
 enum { DW_ANY_ROWS = 2, DW_ANY_COLS = 7, DW_WIDE_ROWS = 4, DW_WIDE_VECTORS = 4, DW_PLANE_ROWS = 4, DW_PLANE_VECTORS = 3 };
 #else
 #define DW_CHANNEL_TILES(TILE)                                                                     \
-    TILE(3, 1, 4, 1, 1, 1) TILE(3, 2, 4, 1, 1, 1)                                                  \
+    TILE(3, 1, 4, 2, 1, 1) TILE(3, 2, 4, 1, 1, 1)                                                  \
     TILE(3, 1, 1, 7, 1, 3) TILE(3, 2, 1, 7, 1, 3)                                                  \
     TILE(2, 1, 2, 4, 1, 0) TILE(2, 2, 2, 4, 1, 0) TILE(3, 1, 2, 4, 1, 0) TILE(3, 2, 2, 4, 1, 0) TILE(4, 1, 2, 4, 1, 0) \
     TILE(5, 1, 1, 8, 0, 2) TILE(7, 1, 1, 8, 0, 2)                                                   \
@@ -659,11 +675,6 @@ static inline int dw_takes_all(ptrdiff_t kh, ptrdiff_t kw, ptrdiff_t sh, ptrdiff
 #undef TILE
     return 0;
 }
-
-/* Whether they take one column a tile though not from memory, at stride sw over pixels so many bytes apart.  Lines 2 KB apart share two sets
- * of L1, which then takes 4 cycles for each from L2 (4 KB: 9), others 3.3: so some lines of each of few pixels in a row, which L1 keeps
- * for the next column (14x14x512 at stride 2: 1.15 times as fast as 2 x 7; at stride 1, of which 2 x 7 loads less, 0.7). */
-static inline int dw_one_column(ptrdiff_t sw, ptrdiff_t pitch) { return DW_BYTES >= 32 && sw == 2 && pitch && pitch % 2048 == 0; }
 
 /* Whether the first of all blocks may be wrapped: not from memory, where that is no faster. */
 static inline int dw_wraps(ptrdiff_t kh, ptrdiff_t kw, ptrdiff_t sh, ptrdiff_t sw, int stream) {

@@ -212,7 +212,7 @@ def grid(vector_bytes):
         for c, w in ((1, 2100), (2, 1027)):  # GRAD_COLS
             yield Case(**common, h=2, c=c, w=w, size=(2, 3), strides=(2, 2))
         for kernel, stride, c in ((3, 1, lanes + 1), (3, 2, lanes + 1), (5, 1, 1)) if at_end else ():  # STREAM_BYTES
-            yield Case(**common, n=25_200_000 // (26 * 31 * c * size) + 1, h=26, w=31, c=c, size=(kernel,) * 2,
+            yield Case(**common, n=18_000_000 // (26 * 31 * c * size) + 1, h=26, w=31, c=c, size=(kernel,) * 2,
                        strides=(stride,) * 2, broadcast=True)
 
 
