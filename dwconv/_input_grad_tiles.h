@@ -27,15 +27,12 @@ typedef struct {
     ptrdiff_t planes;
 } dw_grad_planes;
 
-/*   grad_strip: kernel columns, parity of the padding, pairs of columns; one, first: where `in_order` of _tiles.h says so (4 x
- *   112x112x100: 1.25 times as fast, 16 x 28x28x240 1.13; below 12 MB 0.7)
+/*   grad_strip: kernel columns, parity of the padding, pairs of columns
  *   grad_plane: kernel, parities of the padding of rows and columns
  *   its tiles: the same, vectors, whether lanes may lie outside (with masks for nothing, all do)
  */
 #if DW_REGISTERS == 32
 #define DW_GRAD_STRIPS(TILE) TILE(3, 0, 7) TILE(3, 1, 7) TILE(5, 0, 7) TILE(5, 1, 7)
-#elif DW_BYTES == 32
-#define DW_GRAD_STRIPS(TILE) TILE(3, 0, 1) TILE(3, 1, 1) TILE(3, 0, 4) TILE(3, 1, 4) TILE(5, 0, 4) TILE(5, 1, 4)
 #else
 #define DW_GRAD_STRIPS(TILE) TILE(3, 0, 4) TILE(3, 1, 4) TILE(5, 0, 4) TILE(5, 1, 4)
 #endif
@@ -110,6 +107,10 @@ DW_INLINE void DW(grad_strip_of)(
             const ptrdiff_t taps = rows[r].taps;
             for (ptrdiff_t k = start, left = blocks; left > 0; k += step, left--) {
                 const ptrdiff_t c = dw_min(dw_max(k, 0), channels - LANES);
+                if (g->far > 1) { /* what the next tile needs: stores wait for the lines they write to (8 x 112x112x96: half the time) */
+                    DW_UNROLL for (int j = 0; j < 2 * T; j++) DW_PREFETCH(yr + c + (j + 2 * T) * yw, 1);
+                    if (r == 0) DW_UNROLL for (int u = 1; u <= T; u++) DW_PREFETCH(xr + c + (taps - 1) * xh + (u + T) * xw, 0);
+                }
                 if (on == all) DW(grad_tile)(xr + c, wr + c, yr + c, xh, xw, wh, ww, yw, taps, on, cols, K, P, T, 0);
                 else DW(grad_tile)(xr + c, wr + c, yr + c, xh, xw, wh, ww, yw, taps, on, cols, K, P, T, 1);
             }
@@ -123,7 +124,7 @@ DW_INLINE void DW(grad_strip_of)(
 static void DW(grad_strip)(const dw_geometry *g, ptrdiff_t taps, const REAL *x, const REAL *w, REAL *y, const dw_grad_row *rows,
                            ptrdiff_t count, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels) {
 #define TILE(K, P, T)                                                                                              \
-    if (taps == K && (g->pad & 1) == P && (T > 1 || DW(in_order)(g))) {                                            \
+    if (taps == K && (g->pad & 1) == P) {                                                                          \
         DW(grad_strip_of)(g, x, w, y, rows, count, first, blocks, channels, K, P, T);                              \
         return;                                                                                                    \
     }
