@@ -126,7 +126,7 @@ DW_INLINE void DW(plane_slide)(DW_PLANE_ARGUMENTS, const int T, const int checke
 DW_INLINE void DW(plane_strip)(DW_PLANE_ARGUMENTS, const VEC *wv, const int R, const int T, const int pattern, const int checked) {
     (void)r1;
     VEC acc[DW_PLANE_ROWS * DW_PLANE_VECTORS], own[25];
-    const int held = pattern && K == 5 && T == 1; /* one vector: weights are loaded once, not for each row (32x32x3: 1.1 times) */
+    const int held = pattern && K == 5 && T == 1; /* one vector, beside which 32 registers hold them all: loaded once (32x32x3: 1.1 times) */
     const ptrdiff_t t0 = g->row_lo - r0 * S, t1 = g->row_hi - r0 * S, xh = g->xh, xw = g->xw;
     x += r0 * S * xh;
     y += r0 * g->yh;

@@ -45,7 +45,7 @@ typedef struct {
     ptrdiff_t width, pad;     /* row tiles: input elements of a row; how far before it tap 0 of output 0 lies */
     ptrdiff_t repeat;         /* depth multiplier where the outputs of a channel are neighbours, else 1 */
     ptrdiff_t period;         /* row tiles: after how many elements the weights of a row repeat */
-    int far;                  /* x and y by 6 MB: from 1 on too large for the caches of one worker, from 2 on see `in_order`, `fetch_rows` */
+    int far;                  /* x and y by 6 MB, 2 at most: from 1 on too large for the caches of one worker; 2: see who asks for it */
     int stream;               /* ... for all caches */
     int strips;               /* row tiles: along the rows in strips, not down the columns; 2: nor by shifted tiles */
     int compact;              /* flat rows: weights do not repeat, inputs are neighbours */
@@ -70,6 +70,7 @@ enum { DW_SHIFTED_COLS = 1024, DW_SHIFTED_VECTORS = 4 }; /* of shifted tiles: ou
 #define DW_ROWS_LITERAL (DW_BYTES == 32) /* whether row tiles have code for each range of their rows: measured there only */
 enum { DW_TAP_LANES = 32 }; /* kernel columns whose masks a tile keeps */
 enum { DW_INNER_BYTES = 16384 }; /* of weights, up to which tiles of any kernel take all channels of a pixel in turn: half of L1 */
+enum { DW_AHEAD_BYTES = 1536 };  /* how far on tiles fetch what comes from memory: 768 to 6144 within a tenth */
 enum { DW_NEAR_BYTES = 512 };   /* of a pixel, that tiles of one column take through all rows, see dw_one_column */
 enum { DW_PACKED_BYTES = 4096 }; /* of weights packed on the stack, which may be 16 KB in all (OMP_STACKSIZE, PTHREAD_STACK_MIN) */
 
@@ -77,7 +78,7 @@ static inline ptrdiff_t dw_max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b;
 static inline ptrdiff_t dw_min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 static inline ptrdiff_t dw_ceil_div(ptrdiff_t a, ptrdiff_t b) { return a / b + (a % b > 0); }
 
-/* Whether tiles take one column though not from memory, at stride sw over pixels so many bytes apart.  Lines 2 KB apart share two sets
+/* Whether tiles take one column wherever x lies, at stride sw over pixels so many bytes apart.  Lines 2 KB apart share two sets
  * of L1, which then takes 4 cycles for each from L2 (4 KB: 9), others 3.3: so some lines of each of few pixels in a row, which L1 keeps
  * for the next column (14x14x512 at stride 2: 1.15 times as fast as 2 x 7; at stride 1, of which 2 x 7 loads less, 0.7). */
 static inline int dw_one_column(ptrdiff_t sw, ptrdiff_t pitch) { return DW_BYTES >= 32 && sw == 2 && pitch && pitch % 2048 == 0; }
@@ -154,14 +155,16 @@ DW_INLINE void DW(store_channels)(const dw_geometry *g, REAL *y, VEC *acc, const
     }
 }
 
-/* From memory: of the outputs and of the rows that the strip above has not read, what is needed AHEAD elements further on: the CPU fetches
- * too little by itself of ten rows in turn (145x145x200: 2.2 to 1.4 ms; 0.8 to 6 KB ahead within a tenth). */
-DW_INLINE void DW(fetch_ahead)(const dw_geometry *g, const REAL *x, const REAL *y, const int K, const int S, const int R, const int T) {
-    enum { AHEAD = 1536 / REAL_SIZE };
+/* From memory: of the outputs, and of the rows that the strip above has not read, what the tile `tiles` further on needs: the CPU fetches
+ * too little by itself of ten rows in turn (145x145x200: 2.2 ms without, 1.3 with). */
+DW_INLINE void DW(fetch_ahead)(const dw_geometry *g, const REAL *x, const REAL *y, const ptrdiff_t tiles, const int K, const int S, const int R,
+                               const int T) {
+    x += tiles * (T * S) * g->xw;
+    y += tiles * T * g->yw;
     DW_UNROLL for (int t = K - S; t < (R - 1) * S + K; t++)
-        DW_UNROLL for (int u = K - S; u < (T - 1) * S + K; u++) DW_PREFETCH(x + t * g->xh + u * g->xw + AHEAD, 0);
+        DW_UNROLL for (int u = K - S; u < (T - 1) * S + K; u++) DW_PREFETCH(x + t * g->xh + u * g->xw, 0);
     DW_UNROLL for (int r = 0; r < R; r++)
-        DW_UNROLL for (int c = 0; c < T; c++) DW_PREFETCH(y + r * g->yh + c * g->yw + AHEAD, 1);
+        DW_UNROLL for (int c = 0; c < T; c++) DW_PREFETCH(y + r * g->yh + c * g->yw, 1);
 }
 
 /* One tile of a kernel whose size is a literal, weights in w[K*K] or, if late, loaded from packed ones when their turn comes.  x: tap
@@ -170,10 +173,10 @@ DW_INLINE void DW(fetch_ahead)(const dw_geometry *g, const REAL *x, const REAL *
  * that it reaches.  next: if not NULL, packed weights that go to w before the outputs are stored, for which they might wait: from_last. */
 DW_INLINE void DW(channel_tile)(
         const dw_geometry *g, const REAL *x, VEC *w, const REAL *packed, const REAL *next, VEC bias, REAL *y, ptrdiff_t t0, ptrdiff_t t1,
-        ptrdiff_t u0, ptrdiff_t u1, ptrdiff_t cols, const DW(dw_block) *b, const int K, const int S, const int R, const int T,
-        const int mode, const int late, const int within, const int checked) {
+        ptrdiff_t u0, ptrdiff_t u1, ptrdiff_t cols, ptrdiff_t ahead, const DW(dw_block) *b, const int K, const int S, const int R,
+        const int T, const int mode, const int late, const int within, const int checked) {
     VEC acc[32], wv[16]; /* K is 4 at most where weights are late */
-    if (DW_BYTES >= 32 && T <= 2 && g->stream && !dw_one_column(S, g->xw * REAL_SIZE)) DW(fetch_ahead)(g, x, y, K, S, R, T);
+    if (T <= 2 && ahead) DW(fetch_ahead)(g, x, y, ahead, K, S, R, T);
     DW_UNROLL for (int k = 0; k < R * T; k++) acc[k] = bias;
     DW_UNROLL for (int t = 0; t < (R - 1) * S + K; t++, x += g->xh) {
         if (late && t < K) {
@@ -288,6 +291,9 @@ DW_INLINE void DW(channel_strip)(
     wrapped.count = channels;
     const int wraps = DW_WRAPS && !wv && first < 0 && !g->stream && (T > 2 || (S == 2 && R <= DW_NEAR_ROWS)); /* see dw_wraps */
     const ptrdiff_t last = blocks - 1, start = down && !wraps ? last : 0;
+    /* whole tiles, since phases and strips leave out what lies between; not of pixels that share two sets (32 x 14x14x512 at stride 2: 0.92) */
+    const ptrdiff_t tile = T * S * REAL_SIZE * (g->xw < 0 ? -g->xw : g->xw); /* bytes from one to the next */
+    const ptrdiff_t ahead = g->stream && tile && !dw_one_column(S, g->xw * REAL_SIZE) ? dw_ceil_div(DW_AHEAD_BYTES, tile) : 0;
     VEC own[50]; /* of a block, and the bias; the largest K is 7: K * K + 1 would be no constant in C */
     if (!wv && !late) DW_UNROLL for (int i = 0; i <= K * K; i++) own[i] = DW(load)(packed + start * ((K * K + 1) * LANES) + i * LANES);
     y += row * g->yh;
@@ -311,8 +317,8 @@ DW_INLINE void DW(channel_strip)(
             const REAL *const next = packed + k * ((K * K + 1) * LANES);                                               \
             if (by_rows)                                                                                               \
                 DW(channel_tile_by_rows)(g, xc + at, from, v, yc + at, t0, t1, lo, hi, cols, b, K, S, T, mode, checked); \
-            else DW(channel_tile)(g, xc + at, wv ? wv : own, from, wv || late ? NULL : next, v, yc + at, t0, t1, lo, hi, cols, b, \
-                                  K, S, R, T, mode, late, within, checked);                                            \
+            else DW(channel_tile)(g, xc + at, wv ? wv : own, from, wv || late ? NULL : next, v, yc + at, t0, t1, lo, hi, cols, ahead, \
+                                  b, K, S, R, T, mode, late, within, checked);                                         \
         } while (0)
 #define BLOCKS(within, checked, lo, hi, cols) \
         while (left > 0) BLOCK(wv ? 0 : DW(block_at)(first, k, channels), b, mode, down ? -1 : 1, within, checked, lo, hi, cols)
@@ -606,8 +612,8 @@ DW_INLINE void DW(row_any)(
 #ifndef DW_TABLES_ONCE
 #define DW_TABLES_ONCE
 /*   kernel, stride, rows at most, columns, whether a tile of columns takes all channel blocks in turn, and when (the first that fits):
- *   1: x and y come from afar, where what is in order is fast: few columns a tile keep each row one stream of addresses, of which the next
- *      lines are fetched (145x145x200: 1.3 ms; one column 1.9, 2 x 7 2.6); and pixels 2 KB apart at stride 2, see dw_one_column;
+ *   1: x and y come from afar, where what is in order is fast: few columns a tile keep each row one stream of addresses, see fetch_ahead too
+ *      (145x145x200: 1.3 ms; one column a tile 1.7, 2 x 7 1.9); and pixels 2 KB apart at stride 2, see dw_one_column;
  *   2: the last tile of a row repeats fewer columns than one of seven would (8x8 maps: 1.6 times faster);
  *   3: (AVX2) 3x3 over rows of 7 outputs, at stride 1 also 14, padded by one tap at most: no column is computed twice, and the borders
  *      cost nothing (7x7x1000, 14x14x480 dilated by 2: 1.2 times as fast as 2 x 4; longer rows 0.8, as each of x is loaded from L2 thrice);
@@ -685,8 +691,8 @@ static inline int dw_wraps(ptrdiff_t kh, ptrdiff_t kw, ptrdiff_t sh, ptrdiff_t s
 #include "_plane_tiles.h"
 
 /* Whether x and y come from so far that what matters is the order of memory: beyond the caches or, with AVX2, beyond 12 MB, if tap
- * columns are not too close together (145x145x100 1.33 times, 4 x 28x28x512 1.5; of 24 channels 0.92; 7 MB 0.8) or 4 KB apart (16 x
- * 7x7x2048 0.79).  Not measured with other vectors. */
+ * columns are not too close together (one column a tile: 145x145x100 1.33 times, 4 x 28x28x512 1.5; of 24 channels 0.92; 7 MB 0.8) or 4 KB
+ * apart (16 x 7x7x2048 0.79).  Not measured with other vectors. */
 DW_INLINE int DW(in_order)(const dw_geometry *g) {
     return g->stream || (DW_BYTES == 32 && g->far > 1 && g->xw * REAL_SIZE >= 256 && g->xw * REAL_SIZE % 4096 != 0);
 }

@@ -180,10 +180,16 @@ def test_pairs_of_columns(kernels, k):
         check((4, w, c), (k, k, 1), 2, 1, ((pad, 2), (pad, pad + k)), 1)
 
 
-@pytest.mark.parametrize(("w", "pad"), [(7, 1), (8, 0)])
-def test_pairs_from_afar(kernels, w, pad):
-    """Two FAR_BYTES, where a tile is one pair of columns."""
-    check((6, w, 66), (3, 3, 1), 2, 1, ((1, 1), (pad, 1)), 970)
+@pytest.mark.parametrize(("w", "k", "pad"), [(17, 3, (0, 1)), (33, 3, (1, 0)), (30, 5, (1, 1)), (7, 3, (1, 1))])
+def test_pairs_from_afar(kernels, w, k, pad):
+    """Two FAR_BYTES, where each tile fetches what the next one needs; the images are one and the same."""
+    grad, kernel, rows, cols, expected = problem((5, w, 66), (k, k, 1), 2, 1, ((pad[0], 2), (pad[1], k)), 1)
+    n = 3_200_000 // (5 * w * 66 + grad.size) + 1
+    for dtype in DTYPES:
+        many = np.broadcast_to(grad.astype(dtype), (n, *grad.shape[1:]))
+        x_grad = np.full((n, 5, w, 66), np.nan, dtype)
+        assert _runtime.kernels.input_grad("channels_last", many, kernel.astype(dtype), x_grad, rows, cols, 1)
+        np.testing.assert_array_equal(x_grad, np.broadcast_to(expected.astype(dtype), x_grad.shape))
 
 
 @st.composite

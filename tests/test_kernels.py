@@ -430,13 +430,28 @@ def test_long_rows(kernels, size):
         check((1, h, w, c), (*size, 1), padding=((3, 12), (size[1], 1)), dilation_rate=(1 + h % 2, 1 + w % 3))
 
 
-AFAR = [(420, 18, 3, 1), (520, 18, 3, 2), (149, 72, 3, 1), (190, 72, 3, 2), (57, 512, 3, 1), (600, 3, 5, 1), (60, 512, 3, 2)]
+AFAR = [(420, 18, 3, 1), (520, 18, 3, 2), (149, 72, 3, 1), (190, 72, 3, 2), (57, 512, 3, 1), (600, 3, 5, 1), (56, 512, 3, 2)]
 
 
 @pytest.mark.parametrize(("size", "channels", "taps", "strides"), AFAR)
 def test_larger_than_caches(kernels, size, channels, taps, strides):
     """More than STREAM_BYTES, where tiles go along the rows in both layouts, or one or two FAR_BYTES."""
     check((1, size, size, channels), (taps, taps, 1), padding="same", strides=strides)
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize(("h", "w", "padding", "dilation_rate"), [
+    (1, 1, 1, 1), (2, 2, 1, 1), (6, 3, 0, 1), (3, 4, ((2, 0), (0, 3)), 1), (5, 5, 2, (1, 2)), (7, 6, "same", (2, 1)),
+    (4, 9, 0, 1)])
+def test_small_images_larger_than_caches(kernels, h, w, padding, dilation_rate, strides):
+    """More than STREAM_BYTES: narrow rows, strips of one to four of them, phases; the images are one and the same."""
+    options = {"padding": padding, "dilation_rate": dilation_rate, "strides": strides}
+    c, (x, kernel, bias, results) = 131, problem((1, h, w, 131), (3, 3, 1), tuple(options.items()))
+    n = 4_700_000 // (h * w * c) + 1
+    for dtype in DTYPES:
+        many = np.broadcast_to(x.astype(dtype), (n, h, w, c))
+        y = dwconv.depthwise_conv2d(many, kernel.astype(dtype), bias.astype(dtype), **options)
+        assert_equal(y, np.broadcast_to(results[1].astype(dtype), y.shape), f"{h} x {w} {options} {dtype.__name__}")
 
 
 @geometries
