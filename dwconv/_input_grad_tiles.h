@@ -107,7 +107,7 @@ DW_INLINE void DW(grad_strip_of)(
             const ptrdiff_t taps = rows[r].taps;
             for (ptrdiff_t k = start, left = blocks; left > 0; k += step, left--) {
                 const ptrdiff_t c = dw_min(dw_max(k, 0), channels - LANES);
-                if (g->far > 1) { /* what the next tile needs: stores wait for lines that are not there (8 x 112x112x96: 2) */
+                if (g->far > 1) { /* what the next tile needs, as stores wait for missing lines (8 x 112x112x96: half the time) */
                     DW_UNROLL for (int j = 0; j < 2 * T; j++) DW_PREFETCH(yr + c + (j + 2 * T) * yw, 1);
                     if (r == count - 1) DW_UNROLL for (int u = (K - 1) / 2; u < T + (K - 1) / 2; u++) /* the newest gradients */
                         DW_PREFETCH(xr + c + (taps - 1) * xh + (u + T) * xw, 0);

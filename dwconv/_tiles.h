@@ -45,7 +45,8 @@ typedef struct {
     ptrdiff_t width, pad;     /* row tiles: input elements of a row; how far before it tap 0 of output 0 lies */
     ptrdiff_t repeat;         /* depth multiplier where the outputs of a channel are neighbours, else 1 */
     ptrdiff_t period;         /* row tiles: after how many elements the weights of a row repeat */
-    int far;                  /* x and y by 6 MB, 2 at most: from 1 on too large for the caches of one worker; 2: see who asks for it */
+    int far;                  /* x and y by 6 MB, 2 at most: from 1 on too large for the caches of one worker; 2: see in_order,
+                               * fetch_rows, and grad_strip_of of _input_grad_tiles.h */
     int stream;               /* ... for all caches */
     int strips;               /* row tiles: along the rows in strips, not down the columns; 2: nor by shifted tiles */
     int compact;              /* flat rows: weights do not repeat, inputs are neighbours */
@@ -156,7 +157,7 @@ DW_INLINE void DW(store_channels)(const dw_geometry *g, REAL *y, VEC *acc, const
 }
 
 /* From memory: of the outputs, and of the rows that the strip above has not read, what the tile `tiles` further on needs: the CPU fetches
- * too little by itself of ten rows in turn (145x145x200: 2.2 ms without, 1.3 with). */
+ * too little by itself of ten rows in turn (145x145x200, tiles of 4 x 2: 2.2 ms without, 1.35 with). */
 DW_INLINE void DW(fetch_ahead)(const dw_geometry *g, const REAL *x, const REAL *y, const ptrdiff_t tiles, const int K, const int S, const int R,
                                const int T) {
     x += tiles * (T * S) * g->xw;
@@ -613,7 +614,7 @@ DW_INLINE void DW(row_any)(
 #define DW_TABLES_ONCE
 /*   kernel, stride, rows at most, columns, whether a tile of columns takes all channel blocks in turn, and when (the first that fits):
  *   1: x and y come from afar, where what is in order is fast: few columns a tile keep each row one stream of addresses, see fetch_ahead too
- *      (145x145x200: 1.3 ms; one column a tile 1.7, 2 x 7 1.9); and pixels 2 KB apart at stride 2, see dw_one_column;
+ *      (145x145x200, all fetching: 1.35 ms, 4 x 1 1.7, 2 x 7 1.9); and pixels 2 KB apart at stride 2, see dw_one_column;
  *   2: the last tile of a row repeats fewer columns than one of seven would (8x8 maps: 1.6 times faster);
  *   3: (AVX2) 3x3 over rows of 7 outputs, at stride 1 also 14, padded by one tap at most: no column is computed twice, and the borders
  *      cost nothing (7x7x1000, 14x14x480 dilated by 2: 1.2 times as fast as 2 x 4; longer rows 0.8, as each of x is loaded from L2 thrice);
