@@ -78,7 +78,7 @@ cdef extern from *:
     #endif
     """
     const char* DW_COMPILER
-    enum: DW_OPENMP, DW_VECTOR_BYTES, DW_ANY_ROWS
+    enum: DW_OPENMP, DW_VECTOR_BYTES, DW_ANY_ROWS, DW_ANY_COLS
     void* aligned_alloc(size_t, size_t) nogil
     int dw_max_threads() nogil
     int dw_thread_num() nogil
@@ -129,10 +129,13 @@ ctypedef fused real:
 cdef enum:
     PATTERN_BYTES = 32768     # repeated weights of one call; beyond, each is repeated where it is used
     FLAT_STRIDE = 4           # picks inputs from four vectors at most; beyond, few channels are taken as one partial vector
+    FLAT_STRIDED = 3          # channels; more are faster so at any stride (AVX-512, 64x64, 5x5: 4 channels 1.3 times, 8 1.8)
     BAND_BYTES = 262144       # of input and output that a band of rows touches: a share of L2, where every channel block finds it
     SCRATCH_BYTES = 61440     # of a worker: planes taken as channels, pixels that share sets of the cache
     WEIGHT_BYTES = 12800      # of that scratch, for the weights of what lies there: a 7x7 kernel with 256 bytes of channels
     TURNED_ROWS = 4           # of planes taken as channels at least, so that tiles have their full height
+    MOST_WINDOWS = 16         # of their columns
+    TURN_COST = 64            # multiply-adds in whose time a vector of pixels of each of its planes is turned
     STAGED_BYTES = 128        # of each of those pixels at a time, or half to four times as many: see staged_rows
     FAR_BYTES = 6291456       # of x and y: beyond, what is used next is fetched while this is used, and see `far` in _tiles.h
     STREAM_BYTES = 17825792   # the same: beyond, they come from memory, which is fast along rows only (L3 here: 32 MB, shared)
@@ -214,6 +217,7 @@ cdef struct Plan:
     Py_ssize_t groups, bands  # of channel blocks; of output rows
     Py_ssize_t staged         # through the scratch: bytes of a pixel at a time
     Py_ssize_t turns          # planes as channels: of output rows, one of each row phase, that are turned back at a time
+    Py_ssize_t windows        # ... of output columns, into which a band is cut
     Py_ssize_t items          # row family: planes x row phases x bands
     Py_ssize_t start, blocks  # the first channel of the first block, negative if it overlaps the second or is wrapped; how many
     bint dense                # channels_first: whether the rows of a plane follow each other without gaps, in x and y
@@ -465,8 +469,9 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
     p.geometry.lo, p.geometry.hi = clamp if clamp else (0.0, 0.0)
     p.geometry.pad, p.geometry.period, p.geometry.repeat, p.geometry.cols = 0, 1, 1, p.cols.out
     p.geometry.compact, p.geometry.packed = 0, 0
-    # how full a vector of one pixel's channels would be; a multiplier costs flat rows a permutation for every load
-    flat = (last and p.channels <= (lanes // 4 if p.repeat > 1 else lanes - 1 if p.cols.stride == 1 else lanes // 2 - 1)
+    # how full a vector of one pixel's channels would be; a stride or multiplier costs flat rows a permutation for every load
+    flat = (last and p.channels <= (lanes - 1 if p.repeat * p.cols.stride == 1 else lanes // 4 if p.cols.stride == 1
+                                    else dw_min(lanes // 4, FLAT_STRIDED))
             and (p.cols.stride == 1 or p.cols.stride <= FLAT_STRIDE and DW_VECTOR_BYTES == 64)
             and (numbers * size <= PATTERN_BYTES or p.repeat == 1 and p.cols.stride == 1 and DW_VECTOR_BYTES > 16)
             and (p.xw == x.shape[c] or p.cols.size == 1) and (p.yw == p.channels or p.cols.out == 1))

@@ -88,12 +88,12 @@ static inline int dw_one_column(ptrdiff_t sw, ptrdiff_t pitch) { return DW_BYTES
 #define DW_REGISTERS 32
 #define DW_NEAR_ROWS 2 /* of tiles of one column, see dw_one_column */
 #define DW_RUN 8 /* taps of a kernel of any size whose weights are in registers */
-#define DW_RUN_BY_2 7 /* ... at stride 2 */
+#define DW_RUN_STRIDED 7 /* ... at strides of 2 and 3 */
 #else
 #define DW_REGISTERS 16
 #define DW_NEAR_ROWS 1
 #define DW_RUN 7
-#define DW_RUN_BY_2 4
+#define DW_RUN_STRIDED 4
 #endif
 
 /* Cuts rows r0..r1 into strips of nearly equal height, at most MOST, here at most HERE, and calls STRIP(first row, height): equal
@@ -341,7 +341,7 @@ DW_INLINE void DW(channel_tile_any)(
         const dw_geometry *g, const REAL *x, const REAL *w, VEC bias, REAL *y, ptrdiff_t t0, ptrdiff_t t1, ptrdiff_t u0, ptrdiff_t u1,
         const ptrdiff_t cols, const DW(dw_block) *b, const int S, const int R, const int T, const int mode) {
     VEC acc[32];
-    const ptrdiff_t run = S == 0 ? 1 : S == 2 ? DW_RUN_BY_2 : DW_RUN, most = dw_ceil_div(g->kw, dw_ceil_div(g->kw + !g->kw, run));
+    const ptrdiff_t run = S == 0 ? 1 : S > 1 ? DW_RUN_STRIDED : DW_RUN, most = dw_ceil_div(g->kw, dw_ceil_div(g->kw + !g->kw, run));
     DW_UNROLL for (int k = 0; k < R * T; k++) acc[k] = bias;
     for (ptrdiff_t i = dw_max(t0 - (R - 1) * g->sh, 0); i < dw_min(t1, g->kh); i++) {
         const int r0 = i < t0, r1 = i + (R - 1) * g->sh < t1 ? R : 1;
@@ -358,9 +358,9 @@ DW_INLINE void DW(channel_tile_any)(
             case 2: if (S) RUN(2); break;
             case 3: if (S) RUN(3); break;
             case 4: if (S) RUN(4); break;
-            case 5: if (S == 1 || (S == 2 && DW_RUN_BY_2 >= 5)) RUN(5); break;
-            case 6: if (S == 1 || (S == 2 && DW_RUN_BY_2 >= 6)) RUN(6); break;
-            case 7: if (S == 1 || (S == 2 && DW_RUN_BY_2 >= 7)) RUN(7); break;
+            case 5: if (S == 1 || (S > 1 && DW_RUN_STRIDED >= 5)) RUN(5); break;
+            case 6: if (S == 1 || (S > 1 && DW_RUN_STRIDED >= 6)) RUN(6); break;
+            case 7: if (S == 1 || (S > 1 && DW_RUN_STRIDED >= 7)) RUN(7); break;
 #if DW_RUN == 8
             case 8: if (S == 1) RUN(8); break;
 #endif
@@ -527,8 +527,10 @@ DW_INLINE void DW(row_tile)(
 #define TAPS(last, r0, r1, checked, all_rows) \
         for (; j < last; j++) DW(row_tap)(g, q, &p, w, acc, j, c, apart, phase, table, r0, r1, R, T, mode, weights, checked, all_rows)
         if (checked) TAPS(f0, first, end, 1, 0);
-        if (all) { /* literal rows: to test each at each tap takes 1.2 times as long in a 7x7 kernel */
-#define ROWS(r0, r1) else if (DW_ROWS_LITERAL && 0 <= r0 && r1 <= R && r0 < r1 && first == r0 && end == r1) TAPS(f1, r0, r1, 0, 0)
+        if (all) { /* literal rows: to test each at each tap takes 1.2 times as long in a 7x7 kernel (compact weights 1.08, for 45 KB) */
+#define ROWS(r0, r1)                                                                                                        \
+            else if (DW_ROWS_LITERAL && weights != DW_COMPACT && 0 <= r0 && r1 <= R && r0 < r1 && first == r0 && end == r1) \
+                TAPS(f1, r0, r1, 0, 0)
             if (first == 0 && end == R) TAPS(f1, 0, R, 0, 1);
             ROWS(0, 1); ROWS(0, 2); ROWS(0, 3);
             ROWS(R - 1, R); ROWS(R - 2, R); ROWS(R - 3, R);
@@ -636,7 +638,7 @@ DW_INLINE void DW(row_any)(
 #define DW_REPEAT_TILES(TILE) TILE(3, 1, 2, 7) TILE(3, 2, 2, 7)
 #define DW_PLANE_UNIT(TILE) TILE(3, 1, 3, 1) TILE(5, 1, 2, 1) TILE(7, 1, 2, 0)
 #define DW_FLAT_TILES(TILE) TILE(3, 3) TILE(5, 3) TILE(7, 3)
-enum { DW_ANY_ROWS = 2, DW_ANY_COLS = 7, DW_WIDE_ROWS = 4, DW_WIDE_VECTORS = 4, DW_PLANE_ROWS = 4, DW_PLANE_VECTORS = 3 };
+enum { DW_ANY_ROWS = 2, DW_ANY_COLS = 7, DW_ANY_STRIDE = 3, DW_WIDE_ROWS = 4, DW_WIDE_VECTORS = 4, DW_PLANE_ROWS = 4, DW_PLANE_VECTORS = 3 };
 #else
 #define DW_CHANNEL_TILES(TILE)                                                                     \
     TILE(3, 1, 4, 2, 1, 1) TILE(3, 2, 4, 1, 1, 1)                                                  \
@@ -644,17 +646,18 @@ enum { DW_ANY_ROWS = 2, DW_ANY_COLS = 7, DW_WIDE_ROWS = 4, DW_WIDE_VECTORS = 4, 
     TILE(2, 1, 2, 4, 1, 0) TILE(2, 2, 2, 4, 1, 0) TILE(3, 1, 2, 4, 1, 0) TILE(3, 2, 2, 4, 1, 0) TILE(4, 1, 2, 4, 1, 0) \
     TILE(5, 1, 1, 8, 0, 2) TILE(7, 1, 1, 8, 0, 2)                                                   \
     TILE(5, 1, 1, 7, 0, 0) TILE(5, 2, 1, 7, 0, 0) TILE(7, 1, 1, 7, 0, 0) TILE(7, 2, 1, 7, 0, 0)
-#define DW_REPEAT_TILES(TILE) TILE(3, 1, 2, 4) TILE(3, 2, 2, 4)
 #if DW_BYTES == 32
+#define DW_REPEAT_TILES(TILE) TILE(3, 1, 2, 4) TILE(3, 2, 2, 4)
 #define DW_PLANE_UNIT(TILE) TILE(3, 1, 2, 1) TILE(5, 1, 2, 0)
 #define DW_FLAT_TILES(TILE) TILE(3, 2) TILE(5, 2) TILE(7, 2)
 enum { DW_WIDE_ROWS = 4, DW_WIDE_VECTORS = 3 }; /* 12 sums, 3 inputs, 1 weight */
 #else /* x86 without AVX2: half a megabyte of code for few planes on old CPUs */
+#define DW_REPEAT_TILES(TILE) TILE(3, 1, 2, 4)
 #define DW_PLANE_UNIT(TILE) TILE(3, 1, 2, 1)
 #define DW_FLAT_TILES(TILE) TILE(3, 2)
 enum { DW_WIDE_ROWS = 3, DW_WIDE_VECTORS = 3 }; /* without an instruction that multiplies and adds, a product needs a register */
 #endif
-enum { DW_ANY_ROWS = 1, DW_ANY_COLS = 7, DW_PLANE_ROWS = 4, DW_PLANE_VECTORS = 2 };
+enum { DW_ANY_ROWS = 1, DW_ANY_COLS = 7, DW_ANY_STRIDE = DW_BYTES == 32 ? 3 : 2, DW_PLANE_ROWS = 4, DW_PLANE_VECTORS = 2 };
 #endif
 /*   planes: kernel, stride, vectors, whether short rows slide (7x7 kernels: planes as channels are as fast).  Weights of a 3x3
  *   kernel stay in registers; of others each load should serve two multiply-adds.
@@ -726,26 +729,31 @@ DW_REPEAT_TILES(TILE)
 #undef TILE
 #undef STRIP
 
-#define DW_CHANNEL_ANY(NAME, MODE)                                                                                         \
+/* R rows at most, a literal for strides along the row up to MOST.  Fewer channels than a vector holds one row at a time, and a stride of 3
+ * too: two take 3 to 8 % less time, for twice the code. */
+#define DW_CHANNEL_ANY(NAME, MODE, R, MOST)                                                                                \
     static void DW(channel_##NAME)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, \
                                    ptrdiff_t r1, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels, const DW(dw_block) *b) { \
-        const int MODE_ = MODE;                                                                                            \
-        const int here = g->sh > g->kh ? 1 : DW_ANY_ROWS;                                                                  \
-        if (g->sw == 1) DW_STRIPS(DW_ANY_ROWS, here, STRIP_1);                                                             \
-        else if (MODE == DW_PLAIN && g->sw == 2) DW_STRIPS(DW_ANY_ROWS, here, STRIP_2);                                    \
-        else DW_STRIPS(DW_ANY_ROWS, here, STRIP_0);                                                                        \
+        enum { MODE_ = MODE, MOST_ = MOST };                                                                               \
+        const int here = g->sh > g->kh ? 1 : R;                                                                            \
+        if (g->sw == 1) DW_STRIPS(R, here, STRIP_1);                                                                       \
+        else if (MOST >= 2 && g->sw == 2) DW_STRIPS(R, here, STRIP_2);                                                     \
+        else if (MOST >= 3 && g->sw == 3) DW_STRIPS(1, 1, STRIP_3);                                                        \
+        else DW_STRIPS(R, here, STRIP_0);                                                                                  \
     }
 #define STRIP(row, S, R) DW(channel_strip_any)(g, x, w, bias, y, row, first, blocks, channels, b, S, R, DW_ANY_COLS, MODE_)
 #define STRIP_0(row, R) STRIP(row, 0, R)
 #define STRIP_1(row, R) STRIP(row, 1, R)
-#define STRIP_2(row, R) if (MODE_ == DW_PLAIN) STRIP(row, 2, R)
-DW_CHANNEL_ANY(any, DW_PLAIN)
-DW_CHANNEL_ANY(repeat, DW_REPEAT)
-DW_CHANNEL_ANY(partial, DW_PARTIAL)
+#define STRIP_2(row, R) if (MOST_ >= 2) STRIP(row, 2, R)
+#define STRIP_3(row, R) if (MOST_ >= 3) STRIP(row, 3, R)
+DW_CHANNEL_ANY(any, DW_PLAIN, DW_ANY_ROWS, DW_ANY_STRIDE)
+DW_CHANNEL_ANY(repeat, DW_REPEAT, DW_ANY_ROWS, 1)
+DW_CHANNEL_ANY(partial, DW_PARTIAL, 1, (DW_BYTES >= 32 ? DW_ANY_STRIDE : 1))
 #undef STRIP
 #undef STRIP_0
 #undef STRIP_1
 #undef STRIP_2
+#undef STRIP_3
 #undef DW_CHANNEL_ANY
 
 /* When 3 must answer for every tile of the row that at each end it misses no input or one, for which alone channel_strip has code.

@@ -33,6 +33,7 @@ PATHS = {
     "7x7": (17, (7, 7, 1), {"padding": "same"}),
     "any kernel": (21, (4, 2, 1), {"padding": "same"}),
     "any kernel, stride 2": (35, (6, 7, 1), {"padding": "same", "strides": 2}),
+    "any kernel, stride 3": (35, (6, 8, 1), {"padding": "same", "strides": 3}),
     "any stride": (19, (3, 3, 1), {"padding": ((0, 2), (3, 1)), "strides": (1, 2)}),
     "large stride": (18, (3, 5, 1), {"padding": 1, "strides": (2, 3)}),
     "one row of taps": (33, (1, 6, 1), {"padding": 4}),
@@ -44,11 +45,12 @@ PATHS = {
     "repeat, any kernel": (13, (4, 6, 2), {"padding": "same"}),
     "repeat, one column of taps": (13, (4, 1, 2), {"padding": "same", "strides": (1, 2)}),
     "partial": (12, (3, 3, 1), {"padding": "same", "strides": 2}),
+    "partial, stride 3": (6, (4, 5, 1), {"padding": 2, "strides": 3}),
     "partial repeat": (5, (3, 3, 3), {"padding": "same", "strides": (1, 3)}),
     "flat": (3, (3, 3, 1), {"padding": "same"}),
     "flat, stride 2": (3, (3, 3, 1), {"padding": "same", "strides": 2}),
     "flat, stride 3": (2, (4, 5, 1), {"padding": 2, "strides": 3}),
-    "flat, inputs far apart": (7, (3, 3, 1), {"padding": "same", "strides": (1, 4)}),
+    "flat, inputs far apart": (3, (3, 3, 1), {"padding": "same", "strides": (1, 4)}),
     "one channel": (1, (5, 5, 1), {"padding": ((4, 1), (0, 2))}),
     "one channel, stride 3": (1, (5, 4, 1), {"padding": ((4, 1), (0, 2)), "strides": 3}),
     "one channel, stride 6": (1, (2, 9, 1), {"padding": 5, "strides": (1, 6)}),
@@ -220,6 +222,14 @@ def test_borders_of_narrow_maps(kernels, k, strides):
         check((1, 9, w, 24), (k, k, 1), padding="same", dilation_rate=2)
 
 
+@pytest.mark.parametrize("strides", [2, 3])
+@pytest.mark.parametrize("taps", [*range(1, 10), 15])
+def test_strided_rows_of_taps(kernels, taps, strides):
+    """Runs of taps of every length, in tiles of seven columns within the image, at its ends and past it; few channels and many."""
+    for c, w in itertools.product((2, 3, 5, 12, 18), (3, 20, 50)):
+        check((1, 7, w, c), (3, taps, 1), padding=((1, 1), (taps // 2, taps // 3)), strides=strides)
+
+
 @pytest.mark.parametrize("size", [(9, 9), (33, 33), (2, 51)], ids=str)
 def test_large_kernels_of_many_channels(kernels, size):
     """Weights that exceed half of the nearest cache, so that channels are taken one block at a time."""
@@ -231,6 +241,14 @@ def test_planes(kernels, size):
     """channels_first with a vector of planes at a time: what of them fits the scratch, whole planes or bands of a few rows."""
     for (h, w), strides in itertools.product([(14, 14), (31, 31), (70, 60), (40, 130), (9, 300), (5, 1000)], [1, 2, (3, 1)]):
         check((1, h, w, 17), (*size, 1), padding="same", strides=strides)
+
+
+@pytest.mark.parametrize("size", [(9, 9), (13, 6), (4, 11)], ids=str)
+def test_planes_in_windows(kernels, size):
+    """channels_first with strides: planes so wide, or kernels so high, that the scratch holds some columns of a band only."""
+    for w, strides in itertools.product((101, 113, 240, 515), (2, 3, (1, 2), (4, 3))):
+        check((1, 15, w, 17), (*size, 1), most=5, padding="same", strides=strides)
+    check((2, 15, 240, 18), (*size, 1), most=5, padding=((12, 9), (1, 30)), strides=(1, 3), dilation_rate=(2, 3))
 
 
 @pytest.mark.parametrize("size", [(3, 3), (5, 5), (7, 7), (2, 3)], ids=str)
