@@ -129,12 +129,12 @@ ctypedef fused real:
 cdef enum:
     PATTERN_BYTES = 32768     # repeated weights of one call; beyond, each is repeated where it is used
     FLAT_STRIDE = 4           # picks inputs from four vectors at most; beyond, few channels are taken as one partial vector
-    FLAT_STRIDED = 3          # channels; more are faster so at any stride (AVX-512, 64x64, 5x5: 4 channels 1.3 times, 8 1.8)
+    FLAT_STRIDED = 3          # channels: more are faster that way at any stride (64x64, 5x5: 4 channels 1.3 times, 8 1.8)
     BAND_BYTES = 262144       # of input and output that a band of rows touches: a share of L2, where every channel block finds it
     SCRATCH_BYTES = 61440     # of a worker: planes taken as channels, pixels that share sets of the cache
     WEIGHT_BYTES = 12800      # of that scratch, for the weights of what lies there: a 7x7 kernel with 256 bytes of channels
     TURNED_ROWS = 4           # of planes taken as channels at least, so that tiles have their full height
-    MOST_WINDOWS = 16         # of their columns
+    WINDOW_TAPS = 16          # of kernels whose planes are cut into windows: below, and at stride 1, tiles of rows are as fast
     TURN_COST = 64            # multiply-adds in whose time a vector of pixels of each of its planes is turned
     STAGED_BYTES = 128        # of each of those pixels at a time, or half to four times as many: see staged_rows
     FAR_BYTES = 6291456       # of x and y: beyond, what is used next is fetched while this is used, and see `far` in _tiles.h

@@ -1,7 +1,8 @@
 # cython: language_level=3
 """Ways of the forward through a scratch: what of x a band of rows needs lies there as pixels of some channels, without gaps.
 
-    x (N, C, H, W), y (N, C*M, OH, OW)     planes as channels: a vector's number of planes, turned into pixels and back
+    x (N, C, H, W), y (N, C*M, OH, OW)     planes as channels: a vector's number of planes, turned into pixels and back; a band
+                                           of whole rows or, with strides, of some columns
     x (N, H, W, C), y (N, OH, OW, C)       pixels a power of two apart: some channels of each, since whole pixels share few sets
                                            of the nearest cache
 
@@ -240,6 +241,7 @@ cdef inline Py_ssize_t plane_rows(Plan* p, Py_ssize_t size) noexcept nogil:
     cdef Py_ssize_t span = (p.rows.taps - 1) * p.rows.dilation + 1, shared = span - p.rows.stride, lanes = lanes_of(size)
     cdef Py_ssize_t best = 0, n, wide, inputs, turned
     cdef double cost, lowest = 0
+    cdef bint cut = p.cols.stride > 1 and p.cols.phases == 1 and p.rows.taps * p.cols.taps >= WINDOW_TAPS
     if p.channels * size < DW_VECTOR_BYTES or not p.dense:
         return 0
     p.windows = 1
@@ -247,14 +249,16 @@ cdef inline Py_ssize_t plane_rows(Plan* p, Py_ssize_t size) noexcept nogil:
         p.turns = (pixels - p.rows.size * p.cols.size) // p.cols.out
         p.turns = (p.turns if p.turns >= p.rows.out else p.turns // least * least + f - 1) // f
         return p.rows.out
-    for n in range(1, MOST_WINDOWS + 1):
-        wide = dw_ceil_div(p.cols.out, n)
-        if n > 1 and (best and p.windows == 1 or p.cols.phases > 1 or p.cols.stride == 1 or wide < DW_ANY_COLS):
-            break             # at stride 1 tiles of rows are as fast or faster (224x224 4x4: 1.6 times)
-        inputs = dw_min((wide - 1) * p.cols.stride + (p.cols.taps - 1) * p.cols.dilation + 1, p.cols.size)
-        rows = (pixels - shared * inputs) // (p.rows.stride * inputs + wide) // f * f
-        if rows < 1 or 2 * rows * p.rows.stride < shared and rows * p.rows.taps * p.cols.taps < 16 * shared:
+    for n in range(1, dw_ceil_div(p.cols.out, DW_ANY_COLS) + 1):
+        if n > 1 and (best and p.windows == 1 or not cut):
+            break
+        wide, inputs = dw_ceil_div(p.cols.out, n), p.cols.size        # whole rows are turned with what no output sees
+        if n > 1:
+            inputs = dw_min((wide - 1) * p.cols.stride + (p.cols.taps - 1) * p.cols.dilation + 1, p.cols.size)
+        rows = (pixels - shared * inputs) // (p.rows.stride * inputs + wide)
+        if rows < f or 2 * rows * p.rows.stride < shared and rows * p.rows.taps * p.cols.taps < 16 * shared:
             continue          # turning what bands share would be most of the work
+        rows = dw_min(rows // f, dw_ceil_div(p.rows.out, f)) * f
         # multiply-adds of an output, of whole tiles, and what it takes to turn it and its share of inputs
         turned = (rows * p.rows.stride + shared) * dw_ceil_div(inputs, lanes) + rows * dw_ceil_div(wide, lanes)
         cost = p.rows.taps * p.cols.taps * dw_ceil_div(wide, DW_ANY_COLS) * DW_ANY_COLS + TURN_COST * turned / <double> rows
@@ -320,7 +324,7 @@ cdef void plane_task(const Plan* shared, Py_ssize_t task, const real* x, const r
         if p.windows == 1:
             gather_pixels(planes, band.in0 * cols.size, (band.in1 - band.in0) * cols.size, scratch, p.geometry.far)
         else:
-            for r in range(band.in0, band.in1):
+            for r in range(band.in0, band.in1):     # the CPU follows the rows of so few columns by itself
                 gather_pixels(planes, r * cols.size + in0, p.cols.size, scratch + (r - band.in0) * p.cols.size * lanes, 0)
         while band.r0 < band.r1:
             part = band

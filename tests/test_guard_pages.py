@@ -190,7 +190,7 @@ def grid(vector_bytes):
         for tail, kernel, stride in itertools.product(tails, (3, 5, 7), (1, 2)):  # as strips: LONG_ROW
             yield Case(**common, h=3, w=192 + tail, size=(kernel,) * 2, strides=(stride,) * 2, workers=1 + (tail % 4 == 0))
         for tail in tails:  # planes as channels, in windows of columns
-            yield Case(**common, c=lanes + 1, h=9, w=300 + tail, size=(9, 5), strides=(2, 3))
+            yield Case(**common, c=lanes + 1, h=9, w=600 + tail, size=(9, 5), strides=(2, 3))
         for tail, stride, gap in itertools.product(tails, (1, 2), (0, 5)):  # read past the ends of rows, but not of planes
             yield Case(**common, n=2, h=3, w=8 * lanes * stride + tail, c=2, strides=(stride,) * 2, gap=gap)
         outs = sorted({max(lanes // 4, 1), max(lanes // 2, 1), *(n * lanes + k for n in (1, 2, 3) for k in (0, 1, 3)), 4 * lanes})
