@@ -97,7 +97,7 @@ cdef extern from *:
     ctypedef struct dw_geometry:
         Py_ssize_t kh, kw, sh, sw, xh, xw, wh, ww, yh, yw, x0, row_lo, row_hi, col_lo, col_hi
         Py_ssize_t cols, width, pad, repeat, period
-        int stream, far, strips, compact, packed, clamp
+        int stream, far, strips, compact, packed, alike, clamp
         double lo, hi
     void channel_blocks_f32(const dw_geometry*, const float*, const float*, const float*, float*,
                             Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
@@ -468,7 +468,7 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
     p.geometry.clamp = len(clamp) == 2
     p.geometry.lo, p.geometry.hi = clamp if clamp else (0.0, 0.0)
     p.geometry.pad, p.geometry.period, p.geometry.repeat, p.geometry.cols = 0, 1, 1, p.cols.out
-    p.geometry.compact, p.geometry.packed = 0, 0
+    p.geometry.compact, p.geometry.packed, p.geometry.alike = 0, 0, 0
     # how full a vector of one pixel's channels would be; a stride or multiplier costs flat rows a permutation for every load
     flat = (last and p.channels <= (lanes - 1 if p.repeat * p.cols.stride == 1 else lanes // 4 if p.cols.stride == 1
                                     else dw_min(lanes // 4, FLAT_STRIDED))

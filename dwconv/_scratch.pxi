@@ -196,8 +196,9 @@ cdef inline bint row_tiles_win(const Plan* p, int shifted, Py_ssize_t lanes) noe
     Measured for each kernel and stride on rows of 8 to 150: up to how many 16ths of its vectors a row loses.  shifted: whether
     there are shifted tiles for it; 2: for two planes at once."""
     cdef Py_ssize_t k = p.rows.taps, s = p.cols.stride, size = dw_ceil_div(p.cols.out, lanes) * lanes, most = 16
-    if DW_VECTOR_BYTES == 64 and s == 1 and p.rows.stride == 1 and (p.cols.taps == 1 or k * p.cols.taps <= 4):
-        return p.cols.out >= 2 * lanes and p.cols.out == size or p.cols.taps <= 2 and p.cols.out > 4 * lanes
+    if s == 1 and DW_VECTOR_BYTES and 16 * p.cols.out >= 10 * size and (
+            p.cols.taps == 1 or DW_VECTOR_BYTES >= 32 and k * p.cols.taps <= (4 if DW_VECTOR_BYTES == 64 else 3)):
+        return True           # see column_plane and tall_plane
     if k != p.cols.taps or s != p.rows.stride or s > 2:
         return False
     if shifted and DW_VECTOR_BYTES == 32:     # 3x3: turned planes take up to 1.8 times as long, of shorter rows 0.75 to 0.95

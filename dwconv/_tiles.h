@@ -51,6 +51,7 @@ typedef struct {
     int strips;               /* row tiles: along the rows in strips, not down the columns; 2: nor by shifted tiles */
     int compact;              /* flat rows: weights do not repeat, inputs are neighbours */
     int packed;               /* channel tiles that take all blocks in turn: w is what pack_weights made of weights and bias */
+    int alike;                /* channel tiles of any kernel: all blocks have the weights and bias of the first */
     int clamp;                /* whether outputs are clamped to lo..hi */
     double lo, hi;
 } dw_geometry;
@@ -72,6 +73,7 @@ enum { DW_SHIFTED_COLS = 1024, DW_SHIFTED_VECTORS = 4 }; /* of shifted tiles: ou
 enum { DW_TAP_LANES = 32 }; /* kernel columns whose masks a tile keeps */
 enum { DW_INNER_BYTES = 16384 }; /* of weights, up to which tiles of any kernel take all channels of a pixel in turn: half of L1 */
 enum { DW_AHEAD_BYTES = 1536 };  /* how far on tiles fetch what comes from memory: 768 to 6144 within a tenth */
+enum { DW_TALL_TAPS = 10 };     /* of a kernel of more rows than one, up to which tall tiles are faster than others */
 enum { DW_NEAR_BYTES = 512 };   /* of a pixel, that tiles of one column take through all rows, see dw_one_column */
 enum { DW_PACKED_BYTES = 4096 }; /* of weights packed on the stack, which may be 16 KB in all (OMP_STACKSIZE, PTHREAD_STACK_MIN) */
 
@@ -380,9 +382,9 @@ DW_INLINE void DW(channel_strip_any)(
     y += row * g->yh;
     for (ptrdiff_t c = 0; c < g->cols; c += T) {
         for (ptrdiff_t k = 0; k < blocks; k++) {
-            const ptrdiff_t at = mode == DW_PLAIN ? DW(block_at)(first, k, channels) : 0;
-            const VEC v = !bias ? DW(splat)(0) : mode == DW_PARTIAL ? DW(load_lanes)(bias + at, b->out) : DW(load)(bias + at);
-            DW(channel_tile_any)(g, x + c * g->sw * g->xw + at, w + at, v, y + c * g->yw + at, t0, t1, g->col_lo - c * g->sw,
+            const ptrdiff_t at = mode == DW_PLAIN ? DW(block_at)(first, k, channels) : 0, own = g->alike ? 0 : at;
+            const VEC v = !bias ? DW(splat)(0) : mode == DW_PARTIAL ? DW(load_lanes)(bias + own, b->out) : DW(load)(bias + own);
+            DW(channel_tile_any)(g, x + c * g->sw * g->xw + at, w + own, v, y + c * g->yw + at, t0, t1, g->col_lo - c * g->sw,
                                  g->col_hi - c * g->sw, g->cols - c, b, S, R, T, mode);
         }
     }
@@ -607,6 +609,60 @@ DW_INLINE void DW(row_any)(
                 else DW(row_column)(g, &q, x, w, bias, y, row, last, c, apart, R, 1, mode, weights, DW_EDGE);
             }
         }
+    }
+}
+
+/* Small kernels: T rows at most of one vector, tap by tap.  A load for each multiply-add, which two cycles each allow where it crosses
+ * lines: 2.2 measured; wide tiles, whose rows share nothing in such kernels, took 4 to 5.  masks: which lanes have the input of each tap
+ * column, if checked. */
+DW_INLINE void DW(tall_tile)(const dw_geometry *g, const REAL *x, const REAL *w, VEC bias, REAL *y, ptrdiff_t row, ptrdiff_t rows,
+                             const MASK *masks, const int T, const int checked) {
+    VEC acc[8];
+    const ptrdiff_t step = g->sh * g->xh;
+    DW_UNROLL for (int k = 0; k < T; k++) acc[k] = bias;
+    for (ptrdiff_t i = 0; i < g->kh; i++) {
+        const ptrdiff_t lo = dw_ceil_div(g->row_lo - i, g->sh) - row, hi = dw_min(dw_ceil_div(g->row_hi - i, g->sh) - row, rows);
+        for (ptrdiff_t j = 0; j < g->kw; j++) {
+            const REAL *p = x + i * g->xh + j * g->xw;
+            const VEC wv = DW(load_splat)(w + i * g->wh + j * g->ww);
+            DW_UNROLL for (int k = 0; k < T; k++, p += step) {
+                DW_HIDE(p);
+                if (k < lo || k >= hi) continue;
+                if (checked) acc[k] = DW(add_product)(acc[k], DW(load_lanes)(p, masks[j]), wv, masks[j]);
+                else acc[k] = acc[k] + DW(load)(p) * wv;
+            }
+        }
+    }
+    DW(clamp_all)(g, acc, T);
+    DW_UNROLL for (int k = 0; k < T; k++, y += g->yh)
+        if (k < rows) DW(store)(y, acc[k]);
+}
+
+/* Rows of whole vectors, of which the last may overlap its neighbour. */
+DW_INLINE int DW(tall_serves)(const dw_geometry *g) {
+    return DW_BYTES >= 32 && g->sw == 1 && g->period == 1 && g->cols >= LANES && (g->kh == 1 || g->kh * g->kw <= DW_TALL_TAPS)
+           && g->kw <= DW_TAP_LANES && g->xh * REAL_SIZE % 4096 != 0;
+}
+
+/* Output rows r0..r1 of a plane: along the rows where all inputs exist, then down the vectors that miss some. */
+static void DW(tall_plane)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1) {
+    enum { T = 7 };
+    const VEC start = DW(splat)(bias ? *bias : 0);
+    const ptrdiff_t first = g->pad, last = g->width + g->pad - (g->kw - 1) * g->xw - LANES; /* of vectors that miss nothing */
+    x += g->x0;
+    for (ptrdiff_t row = r0; row < r1; row += T)
+        for (ptrdiff_t k = 0; k < g->cols; k += LANES) {
+            const ptrdiff_t c = dw_min(k, g->cols - LANES);
+            if (first <= c && c <= last)
+                DW(tall_tile)(g, x + row * g->sh * g->xh + c, w, start, y + row * g->yh + c, row, r1 - row, NULL, T, 0);
+        }
+    for (ptrdiff_t k = 0; k < g->cols; k += LANES) {
+        const ptrdiff_t c = dw_min(k, g->cols - LANES);
+        MASK masks[DW_TAP_LANES];
+        if (first <= c && c <= last) continue;
+        for (ptrdiff_t j = 0; j < g->kw; j++) masks[j] = DW(lanes)(g->pad - j * g->xw - c, g->width + g->pad - j * g->xw - c);
+        for (ptrdiff_t row = r0; row < r1; row += T)
+            DW(tall_tile)(g, x + row * g->sh * g->xh + c, w, start, y + row * g->yh + c, row, r1 - row, masks, T, 1);
     }
 }
 
@@ -859,6 +915,24 @@ DW_ROW_ANY(picked_pattern, 4, 1, 0, 0, DW_PICKED, DW_PATTERN)
 DW_ROW_ANY(compact, 4, 2, 0, 0, DW_UNIT, DW_COMPACT)
 #undef DW_ROW_ANY
 
+/* Whether column_plane serves: one column of taps, none beside the image, and rows that do not share sets of the cache (1024 wide: 0.7). */
+DW_INLINE int DW(column_serves)(const dw_geometry *g) {
+    return DW_BYTES > 0 && g->kw == 1 && g->sw == 1 && g->period == 1 && g->pad == 0 && g->cols >= LANES && g->cols <= g->width
+           && g->kh * (ptrdiff_t)sizeof(VEC) <= DW_PACKED_BYTES && g->xh * REAL_SIZE % 4096 != 0;
+}
+
+/* A kernel of one column over a plane: its columns are channels that share weights, and the taps one row that is run down them. */
+static void DW(column_plane)(DW_ROW_ARGUMENTS) {
+    DW_ALIGNED REAL weights[DW_PACKED_BYTES / REAL_SIZE], start[LANES];
+    dw_geometry turned = *g;
+    for (ptrdiff_t i = 0; i < g->kh; i++) DW(store)(weights + i * LANES, DW(splat)(w[i * g->wh]));
+    DW(store)(start, DW(splat)(bias ? *bias : 0));
+    turned.kh = 1, turned.kw = g->kh, turned.sh = 1, turned.sw = g->sh, turned.xw = g->xh, turned.yw = g->yh, turned.ww = LANES;
+    turned.row_lo = 0, turned.row_hi = 1, turned.col_lo = g->row_lo - r0 * g->sh, turned.col_hi = g->row_hi - r0 * g->sh;
+    turned.cols = r1 - r0, turned.x0 += r0 * g->sh * g->xh, turned.alike = 1;
+    DW(channel_any)(&turned, x, weights, start, y + r0 * g->yh, 0, 1, 0, dw_ceil_div(g->cols, LANES), g->cols, NULL);
+}
+
 /* Output rows r0..r1 of one plane (period 1: w are single weights, bias one number), or of an image whose rows are flat runs
  * (w and bias then repeat each row of weights to period + LANES - 1 numbers, unless they are compact). */
 static void DW(row_plane)(DW_ROW_ARGUMENTS) {
@@ -868,7 +942,9 @@ static void DW(row_plane)(DW_ROW_ARGUMENTS) {
     DW_PLANE_TILES(TILE)
 #undef TILE
     const int unit = g->sw == 1 && g->repeat == 1;
-    if (g->period == 1) (unit ? DW(row_unit) : g->sw == 2 ? DW(row_even) : DW(row_picked))(g, x, w, bias, y, r0, r1);
+    if (DW(column_serves)(g)) DW(column_plane)(g, x, w, bias, y, r0, r1);
+    else if (DW(tall_serves)(g)) DW(tall_plane)(g, x, w, bias, y, r0, r1);
+    else if (g->period == 1) (unit ? DW(row_unit) : g->sw == 2 ? DW(row_even) : DW(row_picked))(g, x, w, bias, y, r0, r1);
     else if (g->compact) DW(row_compact)(g, x, w, bias, y, r0, r1);
 #define TILE(K, T) else if (unit && strip && g->kh == K && g->kw == K && g->sh == 1) DW(flat_##K)(g, x, w, bias, y, r0, r1);
     DW_FLAT_TILES(TILE)

@@ -209,6 +209,8 @@ def grid(vector_bytes):
                        out_gap=gap)
         for kernel, c in itertools.product(((31, 31), (51, 5), (1, 33), (9, 8)), (3, lanes + 1)):  # beyond the tables of masks
             yield Case(**common, h=12, w=21, c=c, size=kernel)
+        for kernel, c, gap in itertools.product(((1, 7), (2, 2), (7, 1)), (1, lanes + 1), (0, 5)):  # vectors down a plane
+            yield Case(**common, h=9, w=3 * lanes - 3, c=c, size=kernel, gap=gap, out_gap=gap)
         for c, stride in itertools.product((1, lanes + 1), (1, 2)):  # vectors of outputs that lie in the padding
             yield Case(**common, h=3, w=9, c=c, strides=(stride,) * 2, padding=((0, 0), (4 * lanes + 3, 2 * lanes)))
         for c, w in ((1, 2100), (2, 1027)):  # GRAD_COLS

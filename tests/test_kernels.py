@@ -244,6 +244,17 @@ def test_planes(kernels, size):
         check((1, h, w, 17), (*size, 1), padding="same", strides=strides)
 
 
+@pytest.mark.parametrize("size", [(1, 2), (1, 7), (1, 32), (1, 33), (2, 2), (2, 5), (3, 2), (2, 1), (8, 1), (65, 1)], ids=str)
+def test_small_kernels_over_planes(kernels, size):
+    """Down the columns of a plane, seven rows of one vector: rows of whole vectors and less, inputs missing at either side."""
+    for w, c in itertools.product((7, 16, 19, 26, 60), (1, 17)):
+        check((1, 16, w, c), (*size, 1), padding="same")
+        padding = (size[0], 1), (0, 0) if size[1] == 1 else (60, 3)
+        check((1, 9, w, c), (*size, 1), padding=padding, strides=(2, 1), dilation_rate=(1, 2))
+    check((1, 11, 50, 2), (*size, 2), padding="same", dilation_rate=(3, 1), strides=(2, 1))
+    check((1, 8, 1024, 1), (*size, 1), padding="same")  # rows that share a set of the nearest cache
+
+
 @pytest.mark.parametrize("size", [(9, 9), (13, 6), (4, 11)], ids=str)
 def test_planes_in_windows(kernels, size):
     """channels_first with strides: planes so wide, or kernels so high, that the scratch holds some columns of a band only."""
@@ -413,6 +424,20 @@ def test_infinite_weights_over_padding_of_dilated_planes(kernels, rate):
         arrays = layout(x, "channels_first").astype(dtype), kernel.astype(dtype)
         y = dwconv.depthwise_conv2d(*arrays, padding="same", dilation_rate=rate, data_format="channels_first")
         np.testing.assert_array_equal(to_last(y, "channels_first"), expected, err_msg=f"{w} {c} {dtype.__name__}")
+
+
+@pytest.mark.parametrize("taps", [2, 3, 7, 20])
+def test_padding_of_one_row_of_taps(kernels, taps):
+    """It adds nothing, be the weights over it infinite or its product the zero of the other sign."""
+    for w, c, dtype in itertools.product((16, 19, 33, 60), (1, 17), DTYPES):
+        x, kernel, _, _ = problem((1, 9, w, c), (1, taps, 1), (("padding", "same"),))
+        kernel = np.where(np.arange(taps)[:, None, None] == (taps - 1) // 2, kernel, np.inf)
+        options = {"padding": "same", "data_format": "channels_first"}
+        y = dwconv.depthwise_conv2d(layout(x, "channels_first").astype(dtype), kernel.astype(dtype), **options)
+        assert_equal(to_last(y, "channels_first"), oracle.conv(x, kernel, padding="same"), f"{w} {c} {dtype.__name__}")
+        minus = np.full((1, taps, c, 1), -1, dtype), np.full(c, -0.0, dtype)
+        zero = dwconv.depthwise_conv2d(np.zeros(y.shape, dtype), *minus, **options)
+        assert np.signbit(zero).all(), f"{w} {c} {dtype.__name__}"
 
 
 @pytest.mark.parametrize("strides", [1, 2])
