@@ -97,7 +97,7 @@ cdef extern from *:
     ctypedef struct dw_geometry:
         Py_ssize_t kh, kw, sh, sw, xh, xw, wh, ww, yh, yw, x0, row_lo, row_hi, col_lo, col_hi
         Py_ssize_t cols, width, pad, repeat, period
-        int stream, far, strips, compact, packed, alike, clamp
+        int stream, far, strips, compact, packed, alike, resume, clamp
         double lo, hi
     void channel_blocks_f32(const dw_geometry*, const float*, const float*, const float*, float*,
                             Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
@@ -112,6 +112,7 @@ cdef extern from *:
     void row_block_f64(const dw_geometry*, const double*, const double*, const double*, double*,
                        Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     bint dw_takes_all(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
+    bint dw_literal(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     bint dw_wraps(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, bint) nogil
     int shifted_serve_f32(const dw_geometry*) nogil
     int shifted_serve_f64(const dw_geometry*) nogil
@@ -134,8 +135,10 @@ cdef enum:
     SCRATCH_BYTES = 61440     # of a worker: planes taken as channels, pixels that share sets of the cache
     WEIGHT_BYTES = 12800      # of that scratch, for the weights of what lies there: a 7x7 kernel with 256 bytes of channels
     TURNED_ROWS = 4           # of planes taken as channels at least, so that tiles have their full height
-    WINDOW_TAPS = 16          # of kernels whose planes are cut into windows: below, and at stride 1, tiles of rows are as fast
+    WINDOW_TAPS = 16          # of kernels whose planes are cut into windows: below, and at stride 1 without chunks, rows are as fast
+    CHUNK_TAPS = 30           # of kernels whose inputs are turned some rows at a time, if those of a band do not fit (AVX-512)
     TURN_COST = 64            # multiply-adds in whose time a vector of pixels of each of its planes is turned
+    RESUME_COST = 4           # ... an output waits in the scratch for more inputs
     STAGED_BYTES = 128        # of each of those pixels at a time, or half to four times as many: see staged_rows
     FAR_BYTES = 6291456       # of x and y: beyond, what is used next is fetched while this is used, and see `far` in _tiles.h
     STREAM_BYTES = 17825792   # the same: beyond, they come from memory, which is fast along rows only (L3 here: 32 MB, shared)
@@ -218,6 +221,7 @@ cdef struct Plan:
     Py_ssize_t staged         # through the scratch: bytes of a pixel at a time
     Py_ssize_t turns          # planes as channels: of output rows, one of each row phase, that are turned back at a time
     Py_ssize_t windows        # ... of output columns, into which a band is cut
+    Py_ssize_t chunk          # ... of input rows of a band that are turned at a time
     Py_ssize_t items          # row family: planes x row phases x bands
     Py_ssize_t start, blocks  # the first channel of the first block, negative if it overlaps the second or is wrapped; how many
     bint dense                # channels_first: whether the rows of a plane follow each other without gaps, in x and y
@@ -468,7 +472,7 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
     p.geometry.clamp = len(clamp) == 2
     p.geometry.lo, p.geometry.hi = clamp if clamp else (0.0, 0.0)
     p.geometry.pad, p.geometry.period, p.geometry.repeat, p.geometry.cols = 0, 1, 1, p.cols.out
-    p.geometry.compact, p.geometry.packed, p.geometry.alike = 0, 0, 0
+    p.geometry.compact, p.geometry.packed, p.geometry.alike, p.geometry.resume = 0, 0, 0, 0
     # how full a vector of one pixel's channels would be; a stride or multiplier costs flat rows a permutation for every load
     flat = (last and p.channels <= (lanes - 1 if p.repeat * p.cols.stride == 1 else lanes // 4 if p.cols.stride == 1
                                     else dw_min(lanes // 4, FLAT_STRIDED))

@@ -76,7 +76,9 @@ cdef void scratch_blocks(Plan* p, const Band* band, const real* scratch, Py_ssiz
         for fw in range(p.cols.phases):
             cols = make_phase(&p.cols, fw)
             g.x0 = ((rows.first - band.in0) * p.cols.size + cols.first) * channels
-            g.row_lo, g.row_hi, g.col_lo, g.col_hi, g.cols = rows.lo, rows.hi, cols.lo, cols.hi, cols.out
+            g.row_lo = dw_max(rows.lo, dw_ceil_div(band.in0 - rows.first, p.rows.dilation))
+            g.row_hi = dw_min(rows.hi, dw_ceil_div(band.in1 - rows.first, p.rows.dilation))
+            g.col_lo, g.col_hi, g.cols = cols.lo, cols.hi, cols.out
             channel_blocks(g, scratch, w, bias, y + fh * row + fw * col, band.q0, dw_min(band.q1, rows.out), 0,
                            dw_ceil_div(channels, lanes_of(sizeof(real))), channels)
 
@@ -100,7 +102,7 @@ cdef inline bint shares_sets(const Plan* p, Py_ssize_t pitch) noexcept nogil:
     return pitch % 512 == 0 and ((p.rows.taps - 1) * p.rows.dilation + 1) * p.cols.size * gcd(64, pitch // 64) > 8 * 64
 
 
-cdef inline Py_ssize_t staged_rows(Plan* p, Py_ssize_t size) noexcept nogil:
+cdef Py_ssize_t staged_rows(Plan* p, Py_ssize_t size) noexcept nogil:
     """Output rows whose input rows fit the scratch, p.staged bytes of each pixel, which is set; 0 where that does not help."""
     cdef Py_ssize_t span = (p.rows.taps - 1) * p.rows.dilation + 1, shared = span - p.rows.stride, most = 1, rest, rows
     cdef bint small = p.rows.taps * p.cols.taps <= 9 and (p.rows.dilation == 1 or p.xw * size % 2048 != 0)
@@ -190,7 +192,7 @@ cdef void run_staged(Plan* p, const real* x, const real* w, const real* bias, re
 
 # ---- channels_first, a vector's number of planes at a time as channels ----
 
-cdef inline bint row_tiles_win(const Plan* p, int shifted, Py_ssize_t lanes) noexcept nogil:
+cdef bint row_tiles_win(const Plan* p, int shifted, Py_ssize_t lanes) noexcept nogil:
     """Whether vectors along the rows beat planes as channels: they do where the last vector of a row is not too empty.
 
     Measured for each kernel and stride on rows of 8 to 150: up to how many 16ths of its vectors a row loses.  shifted: whether
@@ -231,42 +233,61 @@ cdef inline bint row_tiles_win(const Plan* p, int shifted, Py_ssize_t lanes) noe
     return most < 16 and (p.cols.out > 3 * lanes or 16 * p.cols.out > most * size)
 
 
-cdef inline Py_ssize_t plane_rows(Plan* p, Py_ssize_t size) noexcept nogil:
+cdef double plane_cost(const Plan* p, Py_ssize_t lanes, Py_ssize_t rows, Py_ssize_t wide, Py_ssize_t inputs,
+                       bint window) noexcept nogil:
+    """Of an output, in a band of so many rows and columns, in multiply-adds: its own in whole tiles, turning it and its share of the
+    inputs, and its wait for each chunk of these after the first.  window: rows are turned one by one."""
+    cdef Py_ssize_t seen = (rows - 1) * p.rows.stride + (p.rows.taps - 1) * p.rows.dilation + 1
+    cdef Py_ssize_t turned = seen * (dw_ceil_div(inputs, lanes) + window) + rows * (dw_ceil_div(wide, lanes) + window)
+    cdef double cost = p.rows.taps * p.cols.taps * dw_ceil_div(wide, DW_ANY_COLS) * DW_ANY_COLS + TURN_COST * turned / <double> rows
+    return cost / wide + RESUME_COST * ((seen - 1) // p.chunk)
+
+
+cdef Py_ssize_t plane_rows(Plan* p, Py_ssize_t size) noexcept nogil:
     """Output rows of a band, whose input rows fit the scratch as blocks of channels; 0 where that is not worth it.
 
-    Sets how many turns of them are turned back at a time: all, or what fits beside a plane that fits whole.  And into how
-    many windows their columns are cut: with strides, where whole rows are too long (112x112, 9x9 at stride 3: 4 times as fast
-    as tiles of rows)."""
+    Sets how many turns of them are turned back at a time: all, or what fits beside a plane that fits whole.  Into how many
+    windows their columns are cut: with strides, where whole rows are too long (112x112, 9x9 at stride 3: 4 times as fast as
+    tiles of rows).  And how many input rows are turned at a time: all, or chunks of them, for which the outputs wait in the
+    scratch, where a kernel is so high that half of it is left to either (56x56, 31x31: 1.7 times as fast as tiles of rows)."""
     cdef Py_ssize_t pixels = SCRATCH_BYTES // dw_max(DW_VECTOR_BYTES, 1) if DW_VECTOR_BYTES else 0, f = p.rows.phases, rows
-    cdef Py_ssize_t least = dw_ceil_div(dw_min(TURNED_ROWS, p.rows.out), f) * f
-    cdef Py_ssize_t span = (p.rows.taps - 1) * p.rows.dilation + 1, shared = span - p.rows.stride, lanes = lanes_of(size)
-    cdef Py_ssize_t best = 0, n, wide, inputs, turned
-    cdef double cost, lowest = 0
-    cdef bint cut = p.cols.stride > 1 and p.cols.phases == 1 and p.rows.taps * p.cols.taps >= WINDOW_TAPS
+    cdef Py_ssize_t least = dw_ceil_div(dw_min(TURNED_ROWS, p.rows.out), f) * f, taps = p.rows.taps * p.cols.taps
+    cdef Py_ssize_t shared = (p.rows.taps - 1) * p.rows.dilation + 1 - p.rows.stride, lanes = lanes_of(size), best = 0
+    cdef Py_ssize_t n, wide, inputs, windows = 1, chunk = p.rows.size + 1
+    cdef double cost, lowest = 0, filled
+    cdef bint chunks, cut = p.cols.phases == 1 and taps >= WINDOW_TAPS
     if p.channels * size < DW_VECTOR_BYTES or not p.dense:
         return 0
-    p.windows = 1
+    p.windows, p.chunk = windows, chunk
     if p.rows.size * p.cols.size + least * p.cols.out <= pixels:
         p.turns = (pixels - p.rows.size * p.cols.size) // p.cols.out
         p.turns = (p.turns if p.turns >= p.rows.out else p.turns // least * least + f - 1) // f
         return p.rows.out
-    for n in range(1, dw_ceil_div(p.cols.out, DW_ANY_COLS) + 1):
-        if n > 1 and (best and p.windows == 1 or not cut):
-            break
-        wide, inputs = dw_ceil_div(p.cols.out, n), p.cols.size        # whole rows are turned with what no output sees
-        if n > 1:
-            inputs = dw_min((wide - 1) * p.cols.stride + (p.cols.taps - 1) * p.cols.dilation + 1, p.cols.size)
-        rows = (pixels - shared * inputs) // (p.rows.stride * inputs + wide)
-        if rows < f or 2 * rows * p.rows.stride < shared and rows * p.rows.taps * p.cols.taps < 16 * shared:
-            continue          # turning what bands share would be most of the work
-        rows = dw_min(rows // f, dw_ceil_div(p.rows.out, f)) * f
-        # multiply-adds of an output, of whole tiles, and what it takes to turn it and its share of inputs
-        turned = (rows * p.rows.stride + shared) * dw_ceil_div(inputs, lanes) + rows * dw_ceil_div(wide, lanes)
-        cost = p.rows.taps * p.cols.taps * dw_ceil_div(wide, DW_ANY_COLS) * DW_ANY_COLS + TURN_COST * turned / <double> rows
-        cost /= wide
-        if best == 0 or cost < lowest:
-            best, lowest, p.windows, p.turns = rows, cost, n, rows // f
-    return best
+    for chunks in range(2):
+        if chunks and (DW_VECTOR_BYTES < 64 or p.cols.taps == 1 or taps < CHUNK_TAPS
+                       or dw_literal(p.rows.taps, p.cols.taps, p.rows.step, p.cols.step)):
+            break             # with AVX2, whose scratch holds twice as many pixels, 0.8 to 1.3 times as fast
+        for n in range(1, dw_ceil_div(p.cols.out, DW_ANY_COLS) + 1):
+            if n > 1 and not (cut and (chunks or p.cols.stride > 1 and not (best and windows == 1))):
+                break
+            wide, inputs = dw_ceil_div(p.cols.out, n), p.cols.size        # whole rows are turned with what no output sees
+            if n > 1:
+                inputs = dw_min((wide - 1) * p.cols.stride + (p.cols.taps - 1) * p.cols.dilation + 1, p.cols.size)
+            rows = pixels // (2 * wide) if chunks else (pixels - shared * inputs) // (p.rows.stride * inputs + wide)
+            if rows < f or not chunks and 2 * rows * p.rows.stride < shared and rows * taps < 16 * shared:
+                continue      # turning what bands share would be most of the work
+            rows = dw_min(rows // f, dw_ceil_div(p.rows.out, f)) * f
+            if chunks:
+                p.chunk = dw_max((pixels - rows * wide) // inputs, 1)
+                if rows * wide + p.chunk * inputs > pixels:
+                    continue
+            cost = plane_cost(p, lanes, rows, wide, inputs, n > 1)
+            if best == 0 or cost < lowest:
+                best, lowest, windows, chunk = rows, cost, n, p.chunk
+    p.windows, p.chunk, p.turns = windows, chunk, best // f
+    # tiles of rows take 1.12 times what their multiply-adds do, and more where their last vectors, two at a time, are not full
+    filled = p.cols.out / <double> (dw_ceil_div(p.cols.out, 2 * lanes) * 2 * lanes)
+    return best if chunk > p.rows.size or lowest * filled * filled < 1.12 * taps else 0
 
 
 cdef inline Axis columns_of(const Axis* a, Py_ssize_t out0, Py_ssize_t out1, Py_ssize_t* in0) noexcept nogil:
@@ -297,7 +318,7 @@ cdef void plane_task(const Plan* shared, Py_ssize_t task, const real* x, const r
                      real* scratch) noexcept nogil:
     """One image, one block of planes, one band of rows, window by window."""
     cdef Plan p = shared[0]
-    cdef Py_ssize_t lanes = lanes_of(sizeof(real)), blocks = dw_ceil_div(p.channels, lanes), row, window, out0, in0 = 0, r
+    cdef Py_ssize_t lanes = lanes_of(sizeof(real)), blocks = dw_ceil_div(p.channels, lanes), row, window, out0, in0 = 0, r, rows
     cdef Py_ssize_t first = task // p.bands % blocks * lanes, n = task // (p.bands * blocks)
     cdef Py_ssize_t base = dw_min(first, p.channels - lanes)      # the last block recomputes some planes, but does not store them
     cdef Band band, part
@@ -306,6 +327,7 @@ cdef void plane_task(const Plan* shared, Py_ssize_t task, const real* x, const r
     cdef real room[18 * 16]   # 4x4 taps, the bias, and what aligns them
     cdef real* packed = <real*> (<size_t> room + 63 & ~<size_t> 63)
     cdef int lane
+    cdef bint last
     cdef real* out
     cdef real* to
     w, bias = w + base, bias + base if bias else bias
@@ -321,24 +343,33 @@ cdef void plane_task(const Plan* shared, Py_ssize_t task, const real* x, const r
         if p.windows > 1:
             p.cols = columns_of(cols, out0, cols.out * (window + 1) // p.windows, &in0)
         band = band_of(&p, task % p.bands)
-        out, row = scratch + dw_max(band.in1 - band.in0, 0) * p.cols.size * lanes, p.cols.out * lanes
-        if p.windows == 1:
-            gather_pixels(planes, band.in0 * cols.size, (band.in1 - band.in0) * cols.size, scratch, p.geometry.far)
-        else:
-            for r in range(band.in0, band.in1):     # the CPU follows the rows of so few columns by itself
-                gather_pixels(planes, r * cols.size + in0, p.cols.size, scratch + (r - band.in0) * p.cols.size * lanes, 0)
-        while band.r0 < band.r1:
-            part = band
-            part.q1 = dw_min(band.q0 + p.turns, band.q1)
-            part.r1 = dw_min(part.q1 * p.rows.phases, band.r1)
-            scratch_blocks(&p, &part, scratch, lanes, w, bias, out - part.r0 * row, row, lanes)
-            to = y + part.r0 * cols.out + out0
+        rows = dw_min(p.chunk, dw_max(band.in1 - band.in0, 0))
+        out, row = scratch + rows * p.cols.size * lanes, p.cols.out * lanes
+        part = band
+        while True:
+            part.in1 = dw_min(part.in0 + p.chunk, band.in1)
+            last = part.in1 == band.in1
+            p.geometry.resume, p.geometry.clamp = part.in0 > band.in0, last and shared.geometry.clamp
             if p.windows == 1:
-                scatter_pixels(out, (part.r1 - part.r0) * cols.out, to, p.yc, first - base)
+                gather_pixels(planes, part.in0 * cols.size, (part.in1 - part.in0) * cols.size, scratch, p.geometry.far)
             else:
-                for r in range(part.r1 - part.r0):
-                    scatter_pixels(out + r * row, p.cols.out, to + r * cols.out, p.yc, first - base)
-            band.q0, band.r0 = part.q1, part.r1
+                for r in range(part.in0, part.in1):     # the CPU follows the rows of so few columns by itself
+                    gather_pixels(planes, r * cols.size + in0, p.cols.size, scratch + (r - part.in0) * p.cols.size * lanes, 0)
+            part.q0, part.r0 = band.q0, band.r0
+            while part.r0 < band.r1:
+                part.q1 = dw_min(part.q0 + p.turns, band.q1)
+                part.r1 = dw_min(part.q1 * p.rows.phases, band.r1)
+                scratch_blocks(&p, &part, scratch, lanes, w, bias, out - part.r0 * row, row, lanes)
+                to = y + part.r0 * cols.out + out0
+                if last and p.windows == 1:
+                    scatter_pixels(out, (part.r1 - part.r0) * cols.out, to, p.yc, first - base)
+                elif last:
+                    for r in range(part.r1 - part.r0):
+                        scatter_pixels(out + r * row, p.cols.out, to + r * cols.out, p.yc, first - base)
+                part.q0, part.r0 = part.q1, part.r1
+            if last:
+                break
+            part.in0 = part.in1
 
 
 cdef void run_planes(Plan* p, const real* x, const real* w, const real* bias, real* y, real* scratch, Py_ssize_t rows,

@@ -52,6 +52,7 @@ typedef struct {
     int compact;              /* flat rows: weights do not repeat, inputs are neighbours */
     int packed;               /* channel tiles that take all blocks in turn: w is what pack_weights made of weights and bias */
     int alike;                /* channel tiles of any kernel: all blocks have the weights and bias of the first */
+    int resume;               /* ... (AVX-512): y holds the sums of the tap rows before these, in place of the bias */
     int clamp;                /* whether outputs are clamped to lo..hi */
     double lo, hi;
 } dw_geometry;
@@ -344,7 +345,10 @@ DW_INLINE void DW(channel_tile_any)(
         const ptrdiff_t cols, const DW(dw_block) *b, const int S, const int R, const int T, const int mode) {
     VEC acc[32];
     const ptrdiff_t run = S == 0 ? 1 : S > 1 ? DW_RUN_STRIDED : DW_RUN, most = dw_ceil_div(g->kw, dw_ceil_div(g->kw + !g->kw, run));
-    DW_UNROLL for (int k = 0; k < R * T; k++) acc[k] = bias;
+    DW_UNROLL for (int k = 0; k < R * T; k++) {
+        acc[k] = bias;
+        if (DW_BYTES == 64 && mode == DW_PLAIN && g->resume && k % T < cols) acc[k] = DW(load)(y + k / T * g->yh + k % T * g->yw);
+    }
     for (ptrdiff_t i = dw_max(t0 - (R - 1) * g->sh, 0); i < dw_min(t1, g->kh); i++) {
         const int r0 = i < t0, r1 = i + (R - 1) * g->sh < t1 ? R : 1;
         for (ptrdiff_t j = 0; j < g->kw; j += most) {
@@ -737,6 +741,14 @@ enum { DW_SHIFTED_LEAST = 4 };
 /* Whether tiles for this kernel and stride take all blocks in turn. */
 static inline int dw_takes_all(ptrdiff_t kh, ptrdiff_t kw, ptrdiff_t sh, ptrdiff_t sw) {
 #define TILE(K, S, R, T, INNER, WHEN) if (INNER && kh == K && kw == K && sh == S && sw == S) return 1;
+    DW_CHANNEL_TILES(TILE)
+#undef TILE
+    return 0;
+}
+
+/* Whether there are tiles for this kernel and stride alone, which do not resume. */
+static inline int dw_literal(ptrdiff_t kh, ptrdiff_t kw, ptrdiff_t sh, ptrdiff_t sw) {
+#define TILE(K, S, R, T, INNER, WHEN) if (kh == K && kw == K && sh == S && sw == S) return 1;
     DW_CHANNEL_TILES(TILE)
 #undef TILE
     return 0;

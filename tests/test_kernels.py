@@ -264,6 +264,16 @@ def test_planes_in_windows(kernels, size):
     check((1, 15, 600, 17), (*size, 1), most=5, padding=((0, 0), (250, 200)), strides=(2, 3))  # windows without inputs
 
 
+@pytest.mark.parametrize("size", [(31, 31), (51, 5), (6, 6)], ids=str)
+def test_planes_in_chunks(kernels, size):
+    """channels_first with kernels so high that the scratch holds some rows of a band's inputs: sums wait there for the others."""
+    for h, w in ((40, 40), (61, 37), (7, 75), (80, 100)):
+        check((1, h, w, 17), (*size, 1), most=2, padding="same")
+    check((1, 47, 55, 18), (*size, 2), most=2, padding=((40, 2), (3, 50)), strides=(2, 1), activation="relu6")
+    check((1, 70, 55, 17), (*size, 1), most=2, padding="same", dilation_rate=(2, 1))
+    check((2, 75, 110, 17), (*size, 1), most=2, padding="same", strides=(1, 2))
+
+
 @pytest.mark.parametrize("case", [((20, 114), (3, 5), 2), ((30, 300), (1, 1), (1, 200)), ((40, 320), (4, 4), (1, 100))], ids=str)
 def test_planes_of_which_no_output_sees_all(kernels, case):
     """Rows are turned whole, with columns that no output needs: what is turned must fit the scratch (see .ci/sanitize)."""
