@@ -112,10 +112,11 @@ cdef extern from *:
     void row_block_f64(const dw_geometry*, const double*, const double*, const double*, double*,
                        Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     bint dw_takes_all(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
-    bint dw_literal(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     bint dw_wraps(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, bint) nogil
     int shifted_serve_f32(const dw_geometry*) nogil
     int shifted_serve_f64(const dw_geometry*) nogil
+    bint down_serves_f32(const dw_geometry*) nogil
+    bint down_serves_f64(const dw_geometry*) nogil
     void copy_pixels_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*, bint) nogil
     void copy_pixels_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*, bint) nogil
     void gather_planes_f32(const float* const*, Py_ssize_t, Py_ssize_t, float*, bint) nogil
@@ -135,8 +136,8 @@ cdef enum:
     SCRATCH_BYTES = 61440     # of a worker: planes taken as channels, pixels that share sets of the cache
     WEIGHT_BYTES = 12800      # of that scratch, for the weights of what lies there: a 7x7 kernel with 256 bytes of channels
     TURNED_ROWS = 4           # of planes taken as channels at least, so that tiles have their full height
-    WINDOW_TAPS = 16          # of kernels whose planes are cut into windows: below, and at stride 1 without chunks, rows are as fast
-    CHUNK_TAPS = 30           # of kernels whose inputs are turned some rows at a time, if those of a band do not fit (AVX-512)
+    WINDOW_TAPS = 16          # of kernels whose planes are cut into windows: with fewer, or at stride 1 without chunks, rows win
+    CHUNK_TAPS = 30           # of kernels whose inputs are turned some rows at a time (AVX-512); tiles for fewer do not resume
     TURN_COST = 64            # multiply-adds in whose time a vector of pixels of each of its planes is turned
     RESUME_COST = 4           # ... an output waits in the scratch for more inputs
     STAGED_BYTES = 128        # of each of those pixels at a time, or half to four times as many: see staged_rows
@@ -484,7 +485,8 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
     if not last:
         p.dense = (p.xh == p.cols.size or p.rows.size == 1) and (p.yh == p.cols.out or p.rows.out == 1)
         fill_rows(&p, size)
-        if not row_tiles_win(&p, shifted_serve_f32(&p.geometry) if real is float else shifted_serve_f64(&p.geometry), lanes):
+        if not row_tiles_win(&p, shifted_serve_f32(&p.geometry) if real is float else shifted_serve_f64(&p.geometry),
+                             down_serves_f32(&p.geometry) if real is float else down_serves_f64(&p.geometry), lanes):
             band = plane_rows(&p, size)
     if band:
         room = workers * SCRATCH_BYTES

@@ -2,7 +2,7 @@
 """Ways of the forward through a scratch: what of x a band of rows needs lies there as pixels of some channels, without gaps.
 
     x (N, C, H, W), y (N, C*M, OH, OW)     planes as channels: a vector's number of planes, turned into pixels and back; a band
-                                           of whole rows or, with strides, of some columns
+                                           of whole rows or of some columns, which may see the inputs in chunks
     x (N, H, W, C), y (N, OH, OW, C)       pixels a power of two apart: some channels of each, since whole pixels share few sets
                                            of the nearest cache
 
@@ -192,15 +192,14 @@ cdef void run_staged(Plan* p, const real* x, const real* w, const real* bias, re
 
 # ---- channels_first, a vector's number of planes at a time as channels ----
 
-cdef bint row_tiles_win(const Plan* p, int shifted, Py_ssize_t lanes) noexcept nogil:
+cdef bint row_tiles_win(const Plan* p, int shifted, bint down, Py_ssize_t lanes) noexcept nogil:
     """Whether vectors along the rows beat planes as channels: they do where the last vector of a row is not too empty.
 
     Measured for each kernel and stride on rows of 8 to 150: up to how many 16ths of its vectors a row loses.  shifted: whether
-    there are shifted tiles for it; 2: for two planes at once."""
+    there are shifted tiles for it; 2: for two planes at once.  down: whether there is a way down the columns."""
     cdef Py_ssize_t k = p.rows.taps, s = p.cols.stride, size = dw_ceil_div(p.cols.out, lanes) * lanes, most = 16
-    if s == 1 and DW_VECTOR_BYTES and 16 * p.cols.out >= 10 * size and (
-            p.cols.taps == 1 or DW_VECTOR_BYTES >= 32 and k * p.cols.taps <= (4 if DW_VECTOR_BYTES == 64 else 3)):
-        return True           # see column_plane and tall_plane
+    if down and 16 * p.cols.out >= 10 * size and (p.cols.taps == 1 or k * p.cols.taps <= (4 if DW_VECTOR_BYTES == 64 else 3)):
+        return True
     if k != p.cols.taps or s != p.rows.stride or s > 2:
         return False
     if shifted and DW_VECTOR_BYTES == 32:     # 3x3: turned planes take up to 1.8 times as long, of shorter rows 0.75 to 0.95
@@ -233,14 +232,15 @@ cdef bint row_tiles_win(const Plan* p, int shifted, Py_ssize_t lanes) noexcept n
     return most < 16 and (p.cols.out > 3 * lanes or 16 * p.cols.out > most * size)
 
 
-cdef double plane_cost(const Plan* p, Py_ssize_t lanes, Py_ssize_t rows, Py_ssize_t wide, Py_ssize_t inputs,
+cdef double plane_cost(const Plan* p, Py_ssize_t lanes, Py_ssize_t rows, Py_ssize_t wide, Py_ssize_t inputs, Py_ssize_t chunk,
                        bint window) noexcept nogil:
-    """Of an output, in a band of so many rows and columns, in multiply-adds: its own in whole tiles, turning it and its share of the
-    inputs, and its wait for each chunk of these after the first.  window: rows are turned one by one."""
-    cdef Py_ssize_t seen = (rows - 1) * p.rows.stride + (p.rows.taps - 1) * p.rows.dilation + 1
+    """Of an output, in a band of so many rows and columns, in multiply-adds: its own in whole tiles, turning it and its share of
+    the inputs, and its wait for each chunk of these after the first.  window: rows are turned one by one."""
+    cdef Py_ssize_t seen = dw_min((rows - 1) * p.rows.stride + (p.rows.taps - 1) * p.rows.dilation + 1, p.rows.size)
     cdef Py_ssize_t turned = seen * (dw_ceil_div(inputs, lanes) + window) + rows * (dw_ceil_div(wide, lanes) + window)
-    cdef double cost = p.rows.taps * p.cols.taps * dw_ceil_div(wide, DW_ANY_COLS) * DW_ANY_COLS + TURN_COST * turned / <double> rows
-    return cost / wide + RESUME_COST * ((seen - 1) // p.chunk)
+    cdef double cost = TURN_COST * turned / <double> rows
+    cost += p.rows.taps * p.cols.taps * dw_ceil_div(wide, DW_ANY_COLS) * DW_ANY_COLS
+    return cost / wide + RESUME_COST * ((seen - 1) // chunk)
 
 
 cdef Py_ssize_t plane_rows(Plan* p, Py_ssize_t size) noexcept nogil:
@@ -248,27 +248,32 @@ cdef Py_ssize_t plane_rows(Plan* p, Py_ssize_t size) noexcept nogil:
 
     Sets how many turns of them are turned back at a time: all, or what fits beside a plane that fits whole.  Into how many
     windows their columns are cut: with strides, where whole rows are too long (112x112, 9x9 at stride 3: 4 times as fast as
-    tiles of rows).  And how many input rows are turned at a time: all, or chunks of them, for which the outputs wait in the
-    scratch, where a kernel is so high that half of it is left to either (56x56, 31x31: 1.7 times as fast as tiles of rows)."""
+    tiles of rows).  And how many input rows are turned at a time: all, or, in windows or not, chunks of them, for which the
+    outputs wait in half of the scratch, where a kernel is high (56x56, 31x31: 1.7 times as fast as tiles of rows)."""
     cdef Py_ssize_t pixels = SCRATCH_BYTES // dw_max(DW_VECTOR_BYTES, 1) if DW_VECTOR_BYTES else 0, f = p.rows.phases, rows
     cdef Py_ssize_t least = dw_ceil_div(dw_min(TURNED_ROWS, p.rows.out), f) * f, taps = p.rows.taps * p.cols.taps
     cdef Py_ssize_t shared = (p.rows.taps - 1) * p.rows.dilation + 1 - p.rows.stride, lanes = lanes_of(size), best = 0
-    cdef Py_ssize_t n, wide, inputs, windows = 1, chunk = p.rows.size + 1
+    cdef Py_ssize_t n, wide, inputs, chunk = p.rows.size + 1
     cdef double cost, lowest = 0, filled
     cdef bint chunks, cut = p.cols.phases == 1 and taps >= WINDOW_TAPS
     if p.channels * size < DW_VECTOR_BYTES or not p.dense:
         return 0
-    p.windows, p.chunk = windows, chunk
+    p.windows, p.chunk = 1, chunk
     if p.rows.size * p.cols.size + least * p.cols.out <= pixels:
         p.turns = (pixels - p.rows.size * p.cols.size) // p.cols.out
         p.turns = (p.turns if p.turns >= p.rows.out else p.turns // least * least + f - 1) // f
         return p.rows.out
     for chunks in range(2):
-        if chunks and (DW_VECTOR_BYTES < 64 or p.cols.taps == 1 or taps < CHUNK_TAPS
-                       or dw_literal(p.rows.taps, p.cols.taps, p.rows.step, p.cols.step)):
-            break             # with AVX2, whose scratch holds twice as many pixels, 0.8 to 1.3 times as fast
+        if chunks:
+            if DW_VECTOR_BYTES < 64 or p.cols.taps == 1 or taps < CHUNK_TAPS:
+                break         # with AVX2, whose scratch holds twice as many pixels, 0.8 to 1.3 times as fast
+            lowest *= 0.9
+            if p.cols.stride == 1:    # tiles of rows take more where their last vectors, two at a time, are not full
+                filled = p.cols.out / <double> (dw_ceil_div(p.cols.out, 2 * lanes) * 2 * lanes)
+                if best == 0 or lowest > 1.12 * taps / (filled * filled):
+                    lowest = 1.12 * taps / (filled * filled)
         for n in range(1, dw_ceil_div(p.cols.out, DW_ANY_COLS) + 1):
-            if n > 1 and not (cut and (chunks or p.cols.stride > 1 and not (best and windows == 1))):
+            if n > 1 and not (cut and (chunks or p.cols.stride > 1 and not (best and p.windows == 1))):
                 break
             wide, inputs = dw_ceil_div(p.cols.out, n), p.cols.size        # whole rows are turned with what no output sees
             if n > 1:
@@ -278,16 +283,13 @@ cdef Py_ssize_t plane_rows(Plan* p, Py_ssize_t size) noexcept nogil:
                 continue      # turning what bands share would be most of the work
             rows = dw_min(rows // f, dw_ceil_div(p.rows.out, f)) * f
             if chunks:
-                p.chunk = dw_max((pixels - rows * wide) // inputs, 1)
-                if rows * wide + p.chunk * inputs > pixels:
+                chunk = dw_max((pixels - rows * wide) // inputs, 1)
+                if rows * wide + chunk * inputs > pixels:
                     continue
-            cost = plane_cost(p, lanes, rows, wide, inputs, n > 1)
-            if best == 0 or cost < lowest:
-                best, lowest, windows, chunk = rows, cost, n, p.chunk
-    p.windows, p.chunk, p.turns = windows, chunk, best // f
-    # tiles of rows take 1.12 times what their multiply-adds do, and more where their last vectors, two at a time, are not full
-    filled = p.cols.out / <double> (dw_ceil_div(p.cols.out, 2 * lanes) * 2 * lanes)
-    return best if chunk > p.rows.size or lowest * filled * filled < 1.12 * taps else 0
+            cost = plane_cost(p, lanes, rows, wide, inputs, chunk, n > 1)
+            if lowest == 0 or cost < lowest:
+                best, lowest, p.windows, p.chunk, p.turns = rows, cost, n, chunk, rows // f
+    return best
 
 
 cdef inline Axis columns_of(const Axis* a, Py_ssize_t out0, Py_ssize_t out1, Py_ssize_t* in0) noexcept nogil:

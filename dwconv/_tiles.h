@@ -642,11 +642,19 @@ DW_INLINE void DW(tall_tile)(const dw_geometry *g, const REAL *x, const REAL *w,
         if (k < rows) DW(store)(y, acc[k]);
 }
 
+/* Whether column_plane serves: one column of taps, none beside the image, and rows that do not share sets of the cache (1024 wide: 0.7). */
+DW_INLINE int DW(column_serves)(const dw_geometry *g) {
+    return DW_BYTES > 0 && g->kw == 1 && g->sw == 1 && g->period == 1 && g->pad == 0 && g->cols >= LANES && g->cols <= g->width
+           && g->kh * (ptrdiff_t)sizeof(VEC) <= DW_PACKED_BYTES && g->xh * REAL_SIZE % 4096 != 0;
+}
+
 /* Rows of whole vectors, of which the last may overlap its neighbour. */
 DW_INLINE int DW(tall_serves)(const dw_geometry *g) {
     return DW_BYTES >= 32 && g->sw == 1 && g->period == 1 && g->cols >= LANES && (g->kh == 1 || g->kh * g->kw <= DW_TALL_TAPS)
            && g->kw <= DW_TAP_LANES && g->xh * REAL_SIZE % 4096 != 0;
 }
+
+DW_INLINE int DW(down_serves)(const dw_geometry *g) { return DW(column_serves)(g) || DW(tall_serves)(g); }
 
 /* Output rows r0..r1 of a plane: along the rows where all inputs exist, then down the vectors that miss some. */
 static void DW(tall_plane)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1) {
@@ -741,14 +749,6 @@ enum { DW_SHIFTED_LEAST = 4 };
 /* Whether tiles for this kernel and stride take all blocks in turn. */
 static inline int dw_takes_all(ptrdiff_t kh, ptrdiff_t kw, ptrdiff_t sh, ptrdiff_t sw) {
 #define TILE(K, S, R, T, INNER, WHEN) if (INNER && kh == K && kw == K && sh == S && sw == S) return 1;
-    DW_CHANNEL_TILES(TILE)
-#undef TILE
-    return 0;
-}
-
-/* Whether there are tiles for this kernel and stride alone, which do not resume. */
-static inline int dw_literal(ptrdiff_t kh, ptrdiff_t kw, ptrdiff_t sh, ptrdiff_t sw) {
-#define TILE(K, S, R, T, INNER, WHEN) if (kh == K && kw == K && sh == S && sw == S) return 1;
     DW_CHANNEL_TILES(TILE)
 #undef TILE
     return 0;
@@ -926,12 +926,6 @@ DW_ROW_ANY(pattern, 4, 2, DW_WIDE_ROWS, DW_WIDE_VECTORS, DW_UNIT, DW_PATTERN)
 DW_ROW_ANY(picked_pattern, 4, 1, 0, 0, DW_PICKED, DW_PATTERN)
 DW_ROW_ANY(compact, 4, 2, 0, 0, DW_UNIT, DW_COMPACT)
 #undef DW_ROW_ANY
-
-/* Whether column_plane serves: one column of taps, none beside the image, and rows that do not share sets of the cache (1024 wide: 0.7). */
-DW_INLINE int DW(column_serves)(const dw_geometry *g) {
-    return DW_BYTES > 0 && g->kw == 1 && g->sw == 1 && g->period == 1 && g->pad == 0 && g->cols >= LANES && g->cols <= g->width
-           && g->kh * (ptrdiff_t)sizeof(VEC) <= DW_PACKED_BYTES && g->xh * REAL_SIZE % 4096 != 0;
-}
 
 /* A kernel of one column over a plane: its columns are channels that share weights, and the taps one row that is run down them. */
 static void DW(column_plane)(DW_ROW_ARGUMENTS) {

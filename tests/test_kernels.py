@@ -249,8 +249,8 @@ def test_small_kernels_over_planes(kernels, size):
     """Down the columns of a plane, seven rows of one vector: rows of whole vectors and less, inputs missing at either side."""
     for w, c in itertools.product((7, 16, 19, 26, 60), (1, 17)):
         check((1, 16, w, c), (*size, 1), padding="same")
-        padding = (size[0], 1), (0, 0) if size[1] == 1 else (60, 3)
-        check((1, 9, w, c), (*size, 1), padding=padding, strides=(2, 1), dilation_rate=(1, 2))
+        for sides in ((0, 0), (3, 0), (0, 5)) if size[1] == 1 else ((60, 3),):
+            check((1, 9, w, c), (*size, 1), padding=((size[0], 1), sides), strides=(2, 1), dilation_rate=(1, 2))
     check((1, 11, 50, 2), (*size, 2), padding="same", dilation_rate=(3, 1), strides=(2, 1))
     check((1, 8, 1024, 1), (*size, 1), padding="same")  # rows that share a set of the nearest cache
 
@@ -264,14 +264,27 @@ def test_planes_in_windows(kernels, size):
     check((1, 15, 600, 17), (*size, 1), most=5, padding=((0, 0), (250, 200)), strides=(2, 3))  # windows without inputs
 
 
-@pytest.mark.parametrize("size", [(31, 31), (51, 5), (6, 6)], ids=str)
+@pytest.mark.parametrize("size", [(31, 31), (51, 5), (15, 15)], ids=str)
 def test_planes_in_chunks(kernels, size):
     """channels_first with kernels so high that the scratch holds some rows of a band's inputs: sums wait there for the others."""
-    for h, w in ((40, 40), (61, 37), (7, 75), (80, 100)):
+    for h, w in ((40, 40), (61, 37), (80, 100)):
         check((1, h, w, 17), (*size, 1), most=2, padding="same")
     check((1, 47, 55, 18), (*size, 2), most=2, padding=((40, 2), (3, 50)), strides=(2, 1), activation="relu6")
     check((1, 70, 55, 17), (*size, 1), most=2, padding="same", dilation_rate=(2, 1))
     check((2, 75, 110, 17), (*size, 1), most=2, padding="same", strides=(1, 2))
+
+
+@pytest.mark.parametrize("size", [(31, 31), (51, 5), (7, 1), (1, 7), (2, 2)], ids=str)
+def test_bits_of_planes(kernels, size):
+    """The order of sums is that of channels_last, however planes are cut."""
+    rng = np.random.default_rng(1)
+    for shape, dtype in itertools.product(((2, 40, 40, 17), (1, 30, 56, 34)), DTYPES):
+        x, kernel = rng.standard_normal(shape).astype(dtype), rng.standard_normal((*size, shape[-1], 1)).astype(dtype)
+        expected = dwconv.depthwise_conv2d(x, kernel, padding="same", workers=1)
+        for workers in (1, 2, 3):
+            options = {"padding": "same", "data_format": "channels_first", "workers": workers}
+            y = dwconv.depthwise_conv2d(layout(x, "channels_first"), kernel, **options)
+            assert_equal(to_last(y, "channels_first"), expected, f"{shape} {workers} {dtype.__name__}")
 
 
 @pytest.mark.parametrize("case", [((20, 114), (3, 5), 2), ((30, 300), (1, 1), (1, 200)), ((40, 320), (4, 4), (1, 100))], ids=str)
@@ -438,16 +451,16 @@ def test_infinite_weights_over_padding_of_dilated_planes(kernels, rate):
 
 @pytest.mark.parametrize("taps", [2, 3, 7, 20])
 def test_padding_of_one_row_of_taps(kernels, taps):
-    """It adds nothing, be the weights over it infinite or its product the zero of the other sign."""
-    for w, c, dtype in itertools.product((16, 19, 33, 60), (1, 17), DTYPES):
+    """It adds nothing, be the weight over it infinite or its product the zero of the other sign."""
+    options = {"padding": "same", "data_format": "channels_first"}
+    for w, c, dtype, end in itertools.product((16, 19, 33, 60), (1, 17), DTYPES, (0, taps - 1)):
         x, kernel, _, _ = problem((1, 9, w, c), (1, taps, 1), (("padding", "same"),))
-        kernel = np.where(np.arange(taps)[:, None, None] == (taps - 1) // 2, kernel, np.inf)
-        options = {"padding": "same", "data_format": "channels_first"}
+        kernel = np.where(np.arange(taps)[:, None, None] == end, np.inf, kernel)
         y = dwconv.depthwise_conv2d(layout(x, "channels_first").astype(dtype), kernel.astype(dtype), **options)
-        assert_equal(to_last(y, "channels_first"), oracle.conv(x, kernel, padding="same"), f"{w} {c} {dtype.__name__}")
-        minus = np.full((1, taps, c, 1), -1, dtype), np.full(c, -0.0, dtype)
-        zero = dwconv.depthwise_conv2d(np.zeros(y.shape, dtype), *minus, **options)
-        assert np.signbit(zero).all(), f"{w} {c} {dtype.__name__}"
+        assert_equal(to_last(y, "channels_first"), oracle.conv(x, kernel, padding="same"), f"{w} {c} {dtype.__name__} {end}")
+    for w, c, dtype in itertools.product((16, 19, 33, 60), (1, 17), DTYPES):
+        minus = np.full((1, c, 9, w), -0.0, dtype), np.ones((1, taps, c, 1), dtype), np.full(c, -0.0, dtype)
+        assert np.signbit(dwconv.depthwise_conv2d(*minus, **options)).all(), f"{w} {c} {dtype.__name__}"
 
 
 @pytest.mark.parametrize("strides", [1, 2])
