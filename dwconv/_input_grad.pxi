@@ -54,11 +54,6 @@ cdef struct Taps:             # of inputs i, i + lcm(stride, dilation), ...
     Py_ssize_t lo, hi         # taps from there, counted from 0 at the last, whose gradients exist: lo <= t < hi
 
 
-cdef inline Py_ssize_t reach(const Axis* a) noexcept nogil:
-    """From one gradient that an input sees to the next: dilation / gcd(stride, dilation)."""
-    return a.dilation // (a.stride // a.step)
-
-
 cdef inline Py_ssize_t period(const Axis* a) noexcept nogil:
     """After how many inputs the taps repeat: lcm(stride, dilation)."""
     return a.step * a.dilation
@@ -110,7 +105,7 @@ cdef void grad_window(const Plan* p, const Axis* rows, const Axis* cols, const r
     cdef const real* wt
     cdef real* to
     g.clamp, g.lo, g.hi, g.repeat, g.period, g.sh, g.sw = 0, 0, 0, 1, 1, 1, 1
-    g.stream, g.far, g.strips, g.compact, g.packed, g.alike, g.resume = 0, 0, 1, 0, 0, 0, 0
+    g.stream, g.far, g.strips, g.compact, g.packed, g.alike, g.resume, g.parts = 0, 0, 1, 0, 0, 0, 0, 0
     g.xh, g.xw = reach(rows) * p.xh, reach(cols) * p.xw
     g.wh, g.ww = -rows.step * p.wh, -cols.step * p.ww
     g.pad, g.width = cols.pad, cols.out
@@ -340,7 +335,7 @@ cdef void grad_phases(const Plan* p, const Axis* rows, const real* x, const real
     cdef Taps th, tw
     cdef real* to
     g.clamp, g.lo, g.hi, g.repeat, g.period, g.sh, g.sw = 0, 0, 0, 1, 1, 1, 1
-    g.stream, g.far, g.strips, g.compact, g.packed, g.alike, g.resume = 0, 0, 1, 0, 0, 0, 0
+    g.stream, g.far, g.strips, g.compact, g.packed, g.alike, g.resume, g.parts = 0, 0, 1, 0, 0, 0, 0, 0
     g.xh, g.xw, g.width = reach(rows) * p.xh, reach(cols), cols.out
     g.wh, g.ww, g.yh, g.yw = -rows.step * p.wh, -cols.step * p.ww, pitch, 1
     step = GRAD_BYTES // (pitch * <Py_ssize_t> sizeof(real))

@@ -13,8 +13,8 @@ Below the entry point there are pointers, Py_ssize_t and `noexcept nogil` only.
 
 Refused here: argument checks (functional.py has made them; a debug build adds bounds checks on what the entries touch),
 dtypes other than float32 and float64, inputs whose innermost axis has gaps, scratch beyond PATTERN_BYTES a call (the
-repeated weights of an image with few channels) or SCRATCH_BYTES a worker (planes as channels, some channels of pixels,
-packed weights).
+repeated weights of an image with few channels) or SCRATCH_BYTES a worker (planes as channels, parted rows, some channels of
+pixels, packed weights).
 
 This file is compiled once per instruction set, see setup.py.  Bits do not depend on how the work is cut: see _tiles.h.
 """
@@ -78,7 +78,7 @@ cdef extern from *:
     #endif
     """
     const char* DW_COMPILER
-    enum: DW_OPENMP, DW_VECTOR_BYTES, DW_ANY_ROWS, DW_ANY_COLS
+    enum: DW_OPENMP, DW_VECTOR_BYTES, DW_ANY_ROWS, DW_ANY_COLS, DW_TAP_LANES, DW_TALL_ROWS
     void* aligned_alloc(size_t, size_t) nogil
     int dw_max_threads() nogil
     int dw_thread_num() nogil
@@ -96,7 +96,7 @@ cdef extern from *:
     Py_ssize_t dw_min(Py_ssize_t, Py_ssize_t) nogil
     ctypedef struct dw_geometry:
         Py_ssize_t kh, kw, sh, sw, xh, xw, wh, ww, yh, yw, x0, row_lo, row_hi, col_lo, col_hi
-        Py_ssize_t cols, width, pad, repeat, period
+        Py_ssize_t cols, width, pad, repeat, period, parts, part, turn
         int stream, far, strips, compact, packed, alike, resume, clamp
         double lo, hi
     void channel_blocks_f32(const dw_geometry*, const float*, const float*, const float*, float*,
@@ -111,6 +111,12 @@ cdef extern from *:
                        Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     void row_block_f64(const dw_geometry*, const double*, const double*, const double*, double*,
                        Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
+    void tall_plane_f32(const dw_geometry*, const float*, const float*, const float*, float*, Py_ssize_t, Py_ssize_t) nogil
+    void tall_plane_f64(const dw_geometry*, const double*, const double*, const double*, double*, Py_ssize_t, Py_ssize_t) nogil
+    void part_rows_f32(const dw_geometry*, const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*, Py_ssize_t) nogil
+    void part_rows_f64(const dw_geometry*, const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*, Py_ssize_t) nogil
+    bint parts_serve_f32(const dw_geometry*, Py_ssize_t, Py_ssize_t) nogil
+    bint parts_serve_f64(const dw_geometry*, Py_ssize_t, Py_ssize_t) nogil
     bint dw_takes_all(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     bint dw_wraps(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, bint) nogil
     int shifted_serve_f32(const dw_geometry*) nogil
@@ -130,10 +136,10 @@ ctypedef fused real:
 
 cdef enum:
     PATTERN_BYTES = 32768     # repeated weights of one call; beyond, each is repeated where it is used
-    FLAT_STRIDE = 4           # picks inputs from four vectors at most; beyond, few channels are taken as one partial vector
-    FLAT_STRIDED = 3          # channels: more are faster that way at any stride (64x64, 5x5: 4 channels 1.3 times, 8 1.8)
+    FLAT_STRIDE = 4           # at most, of flat rows; beyond, few channels are taken as one partial vector
+    FLAT_STRIDED = 4          # channels: more are faster that way at any stride (112x112, 3x3: 6 channels 1.3 times, 8 1.5)
     BAND_BYTES = 262144       # of input and output that a band of rows touches: a share of L2, where every channel block finds it
-    SCRATCH_BYTES = 61440     # of a worker: planes taken as channels, pixels that share sets of the cache
+    SCRATCH_BYTES = 61440     # of a worker: planes taken as channels, parted rows, pixels that share sets of the cache
     WEIGHT_BYTES = 12800      # of that scratch, for the weights of what lies there: a 7x7 kernel with 256 bytes of channels
     TURNED_ROWS = 4           # of planes taken as channels at least, so that tiles have their full height
     WINDOW_TAPS = 16          # of kernels whose planes are cut into windows: with fewer, or at stride 1 without chunks, rows win
@@ -143,6 +149,7 @@ cdef enum:
     STAGED_BYTES = 128        # of each of those pixels at a time, or half to four times as many: see staged_rows
     FAR_BYTES = 6291456       # of x and y: beyond, what is used next is fetched while this is used, and see `far` in _tiles.h
     STREAM_BYTES = 17825792   # the same: beyond, they come from memory, which is fast along rows only (L3 here: 32 MB, shared)
+    WIDE_ROW = 64             # outputs of strided rows that are parted, not turned, where their vectors are nearly full
     LONG_ROW = 192            # numbers: planes with longer rows are run along them
     FEW_PAGES = 65536         # bytes of a plane from memory that shifted tiles take (16 x 56x56x72 1.5 times, 145x145 0.75)
     PHASE_BYTES = 32768       # of planes whose row phases are taken one after the other: a share of L2
@@ -213,6 +220,12 @@ cdef struct Phase:
     Py_ssize_t lo, hi         # taps from there that lie in the input: lo <= t < hi
 
 
+cdef struct Parts:            # rows through the scratch as parts, see _parted.pxi: strips of outputs, with some taps at a time
+    Py_ssize_t rows, cols     # of a strip: rows of a phase (0: rows are not parted), columns
+    Py_ssize_t high, wide     # taps: rows, and columns, all of them where there is more than one row
+    Py_ssize_t part, pitch    # numbers of a part of a row in the scratch; of a row
+
+
 cdef struct Plan:
     Axis rows, cols
     Py_ssize_t images, channels, repeat        # channels: of the output; repeat: the multiplier
@@ -227,6 +240,7 @@ cdef struct Plan:
     Py_ssize_t start, blocks  # the first channel of the first block, negative if it overlaps the second or is wrapped; how many
     bint dense                # channels_first: whether the rows of a plane follow each other without gaps, in x and y
     Watch watch
+    Parts parts
     dw_geometry geometry      # what all tasks share
 
 
@@ -250,6 +264,11 @@ cdef inline Py_ssize_t touched_bytes(const Axis* rows, const Axis* cols, Py_ssiz
                                      Py_ssize_t repeat, Py_ssize_t size) noexcept nogil:
     """Of inputs and outputs; channels, repeat: of a plan."""
     return size * images * channels * (rows.size * cols.size // repeat + rows.out * cols.out)
+
+
+cdef inline Py_ssize_t reach(const Axis* a) noexcept nogil:
+    """From one output that an input reaches to the next: dilation / gcd(stride, dilation)."""
+    return a.dilation // (a.stride // a.step)
 
 
 cdef inline Phase make_phase(const Axis* a, Py_ssize_t f) noexcept nogil:
@@ -319,16 +338,21 @@ include "_channels.pxi"
 
 # ---- channels_first: vectors along the row ----
 
+include "_parted.pxi"
+
+
 cdef void row_task(const Plan* shared, Py_ssize_t task, Py_ssize_t tasks, const real* x, const real* w, const real* bias,
-                   real* y) noexcept nogil:
+                   real* y, real* scratch) noexcept nogil:
     """A range of the items (plane, row phase, band of rows), bands fastest: a worker keeps its planes to itself.
 
     Whole planes, of one band: some at a time, phase by phase."""
     cdef Plan p = shared[0]
     cdef Py_ssize_t item = p.items * task // tasks, end = p.items * (task + 1) // tasks, parts = p.bands * p.rows.phases
     cdef Py_ssize_t n = item // parts // p.channels, c = item // parts % p.channels, part = item % parts, phase, phases, band
-    cdef Py_ssize_t rows = p.rows.out, r0, r1, planes
+    cdef Py_ssize_t rows = p.rows.out, r0, r1, planes, k
     cdef const real* x_plane = NULL
+    cdef const real* own = NULL
+    cdef real* y_plane = NULL
     while item < end:
         planes, phases = 1, 1
         if p.bands == 1 and part == 0 and end - item >= parts and p.repeat == 1:     # whole planes: masks are made once for all
@@ -340,12 +364,15 @@ cdef void row_task(const Plan* shared, Py_ssize_t task, Py_ssize_t tasks, const 
             enter_rows(&p, phase, &rows)
             band = part % p.bands
             r0, r1 = rows * band // p.bands, rows * (band + 1) // p.bands
-            if real is float:
-                row_block_f32(&p.geometry, x_plane, w + c, bias + c if bias else bias, y + n * p.yn + c * p.yc + phase * p.yh,
-                              r0, r1, planes, p.xc, p.yc)
+            y_plane, own = y + n * p.yn + c * p.yc + phase * p.yh, bias + c if bias else bias
+            if p.parts.rows and (parts_serve_f32(&p.geometry, r1 - r0, planes) if real is float
+                                 else parts_serve_f64(&p.geometry, r1 - r0, planes)):
+                for k in range(planes):
+                    parted_band(&p, x_plane + k * p.xc, w + c + k, own + k if own else own, y_plane + k * p.yc, r0, r1, scratch)
+            elif real is float:
+                row_block_f32(&p.geometry, x_plane, w + c, own, y_plane, r0, r1, planes, p.xc, p.yc)
             else:
-                row_block_f64(&p.geometry, x_plane, w + c, bias + c if bias else bias, y + n * p.yn + c * p.yc + phase * p.yh,
-                              r0, r1, planes, p.xc, p.yc)
+                row_block_f64(&p.geometry, x_plane, w + c, own, y_plane, r0, r1, planes, p.xc, p.yc)
         item += planes * phases
         part += phases
         if part == parts:
@@ -372,19 +399,24 @@ cdef inline void fill_rows(Plan* p, Py_ssize_t size) noexcept nogil:
         g.strips = 2 if g.width >= LONG_ROW or p.rows.size * g.width * size > FEW_PAGES else 1
 
 
-cdef void run_rows(Plan* p, const real* x, const real* w, const real* bias, real* y, int workers) noexcept nogil:
+cdef void run_rows(Plan* p, const real* x, const real* w, const real* bias, real* y, real* scratch, Py_ssize_t room,
+                   int workers) noexcept nogil:
+    """scratch: `room` numbers for each worker, where rows are parted."""
     cdef Py_ssize_t task, tasks
     cdef dw_geometry* g = &p.geometry
     p.bands = band_count(p, sizeof(real) * (p.rows.stride * g.width + g.cols), p.images * p.channels * p.rows.phases, workers)
     p.items = p.images * p.channels * p.rows.phases * p.bands
+    p.parts.rows = 0
+    if room:
+        set_parts(p, room, sizeof(real))
     tasks = tasks_of_items(p, workers)
     while next_round(&p.watch, tasks, workers):
         if workers <= 1:
             for task in range(p.watch.begin, p.watch.end):
-                row_task(p, task, tasks, x, w, bias, y)
+                row_task(p, task, tasks, x, w, bias, y, scratch)
         else:
             for task in prange(p.watch.begin, p.watch.end, schedule="static", num_threads=workers):
-                row_task(p, task, tasks, x, w, bias, y)
+                row_task(p, task, tasks, x, w, bias, y, scratch + threadid() * room)
 
 
 include "_scratch.pxi"
@@ -392,8 +424,10 @@ include "_scratch.pxi"
 
 # ---- channels_last with few channels: flat rows of one plane, whose weights repeat with the pixel ----
 
-cdef void run_flat(Plan* p, const real* x, const real* w, const real* bias, real* y, real* pattern, int workers) noexcept nogil:
-    """pattern: (taps + 1) * (channels + lanes - 1) numbers of scratch for the repeated bias and weights, or NULL."""
+cdef void run_flat(Plan* p, const real* x, const real* w, const real* bias, real* y, real* pattern, Py_ssize_t numbers,
+                   Py_ssize_t room, int workers) noexcept nogil:
+    """pattern: (taps + 1) * (channels + lanes - 1) of its `numbers` are scratch for the repeated bias and weights (0: none); then
+    `room` for each worker, where rows are parted."""
     cdef Py_ssize_t lanes = lanes_of(sizeof(real))
     cdef Py_ssize_t pitch = p.channels + lanes - 1, i, j, k, c = p.channels
     cdef real* tap = pattern
@@ -412,7 +446,7 @@ cdef void run_flat(Plan* p, const real* x, const real* w, const real* bias, real
         p.wh, p.ww = p.cols.taps * pitch, pitch
         w, bias = pattern + pitch, pattern
     fill_rows(p, sizeof(real))
-    run_rows(p, x, w, bias, y, workers)
+    run_rows(p, x, w, bias, y, pattern + numbers if room else NULL, room, workers)
 
 
 # ---- entry point ----
@@ -452,8 +486,8 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
     cdef Py_ssize_t channels = w.shape[2] * w.shape[3], numbers = (w.shape[0] * w.shape[1] + 1) * (channels + lanes - 1)
     cdef const real* b = &bias[0] if bias is not None else NULL
     cdef real* scratch = NULL
-    cdef bint flat
-    cdef Py_ssize_t band = 0, touched, room = 0
+    cdef bint flat, parted = False
+    cdef Py_ssize_t band = 0, touched, room = 0, share = 0
     if (meet(e, extent(<Py_ssize_t> &x[0, 0, 0, 0], x.shape, x.strides, 4, size))
             or meet(e, extent(<Py_ssize_t> &w[0, 0, 0, 0], w.shape, w.strides, 4, size))
             or b and meet(e, extent(<Py_ssize_t> b, bias.shape, bias.strides, 1, size))):
@@ -473,11 +507,11 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
     p.geometry.clamp = len(clamp) == 2
     p.geometry.lo, p.geometry.hi = clamp if clamp else (0.0, 0.0)
     p.geometry.pad, p.geometry.period, p.geometry.repeat, p.geometry.cols = 0, 1, 1, p.cols.out
-    p.geometry.compact, p.geometry.packed, p.geometry.alike, p.geometry.resume = 0, 0, 0, 0
-    # how full a vector of one pixel's channels would be; a stride or multiplier costs flat rows a permutation for every load
-    flat = (last and p.channels <= (lanes - 1 if p.repeat * p.cols.stride == 1 else lanes // 4 if p.cols.stride == 1
-                                    else dw_min(lanes // 4, FLAT_STRIDED))
-            and (p.cols.stride == 1 or p.cols.stride <= FLAT_STRIDE and DW_VECTOR_BYTES == 64)
+    p.geometry.compact, p.geometry.packed, p.geometry.alike, p.geometry.resume, p.geometry.parts = 0, 0, 0, 0, 0
+    # how full a vector of one pixel's channels would be; flat rows with a stride or multiplier are parted first
+    flat = (last and p.channels <= (lanes - 1 if p.repeat * p.cols.stride == 1 else lanes // 2 if p.cols.stride == 1
+                                    else dw_min(lanes // 2 - 1, FLAT_STRIDED))
+            and (p.cols.stride == 1 or p.cols.stride <= FLAT_STRIDE and p.rows.taps > p.rows.stride and DW_VECTOR_BYTES >= 32)
             and (numbers * size <= PATTERN_BYTES or p.repeat == 1 and p.cols.stride == 1 and DW_VECTOR_BYTES > 16)
             and (p.xw == x.shape[c] or p.cols.size == 1) and (p.yw == p.channels or p.cols.out == 1))
     if last and not flat:
@@ -488,11 +522,17 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
         if not row_tiles_win(&p, shifted_serve_f32(&p.geometry) if real is float else shifted_serve_f64(&p.geometry),
                              down_serves_f32(&p.geometry) if real is float else down_serves_f64(&p.geometry), lanes):
             band = plane_rows(&p, size)
+        parted = not band and (parts_serve_f32(&p.geometry, 0, 0) if real is float else parts_serve_f64(&p.geometry, 0, 0))
+    if flat:
+        parted = p.repeat * p.cols.stride > 1
+        numbers = (numbers + 15) // 16 * 16 if numbers * size <= PATTERN_BYTES else 0
+        room = numbers * size
     if band:
         room = workers * SCRATCH_BYTES
-    elif flat:
-        room = numbers * size if numbers * size <= PATTERN_BYTES else 0
-    elif last:
+    elif parted:
+        share = (SCRATCH_BYTES - room) // size // 16 * 16
+        room += workers * share * size
+    elif last and not flat:
         room = workers * packed_bytes(&p, size)
     if room:
         scratch = <real*> aligned_alloc(64, (room + 63) // 64 * 64)
@@ -504,11 +544,11 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
         elif band:
             run_planes(&p, &x[0, 0, 0, 0], &w[0, 0, 0, 0], b, &y[0, 0, 0, 0], scratch, band, workers)
         elif flat:
-            run_flat(&p, &x[0, 0, 0, 0], &w[0, 0, 0, 0], b, &y[0, 0, 0, 0], scratch, workers)
+            run_flat(&p, &x[0, 0, 0, 0], &w[0, 0, 0, 0], b, &y[0, 0, 0, 0], scratch, numbers, share, workers)
         elif last:
             run_channels(&p, &x[0, 0, 0, 0], &w[0, 0, 0, 0], b, &y[0, 0, 0, 0], scratch, workers)
         else:
-            run_rows(&p, &x[0, 0, 0, 0], &w[0, 0, 0, 0], b, &y[0, 0, 0, 0], workers)
+            run_rows(&p, &x[0, 0, 0, 0], &w[0, 0, 0, 0], b, &y[0, 0, 0, 0], scratch, share, workers)
         free(scratch)
     return -1 if p.watch.stop else True
 

@@ -18,8 +18,8 @@
  *            load what looks to the CPU like an address just stored to (equal last 12 bits).  Flat rows: four strips down a column,
  *            for which the weights of its place in the period are laid side by side.
  *
- * Stride 2 is split into even and odd inputs once per row.  Refused here: other kernels and strides (row tiles of _tiles.h),
- * multipliers within a row.
+ * Stride 2 is split into even and odd inputs once per row.  Refused here: other kernels (row tiles of _tiles.h), other strides and
+ * multipliers within a row (parted rows there).
  */
 
 /* Lanes of T vectors of a row of outputs: which inputs exist among those loaded (stride 2), and per tap column and vector the
@@ -50,7 +50,7 @@ DW_INLINE const VEC *DW(plane_inputs)(const REAL **p, VEC *v, const DW(dw_plane_
         DW_HIDE(*p);
         return v;
     }
-#if DW_SHIFTS /* others: row_even of _tiles.h */
+#if DW_SHIFTS /* others: parted rows, see part_rows of _tiles.h */
     if (j == 0) {
         VEC even[DW_PLANE_VECTORS + 1], odd[DW_PLANE_VECTORS + 1];
         DW_UNROLL for (int k = 0; k <= T; k++) { /* the last: a vector's first half is enough, of 3 taps its first number */

@@ -200,6 +200,9 @@ cdef bint row_tiles_win(const Plan* p, int shifted, bint down, Py_ssize_t lanes)
     cdef Py_ssize_t k = p.rows.taps, s = p.cols.stride, size = dw_ceil_div(p.cols.out, lanes) * lanes, most = 16
     if down and 16 * p.cols.out >= 10 * size and (p.cols.taps == 1 or k * p.cols.taps <= (4 if DW_VECTOR_BYTES == 64 else 3)):
         return True
+    if (s > 1 and not shifted and DW_VECTOR_BYTES >= 32 and p.cols.out >= WIDE_ROW and 8 * p.cols.out > 7 * size
+            and (DW_VECTOR_BYTES == 4 * lanes or k * p.cols.taps <= WINDOW_TAPS)):
+        return True           # parted; such planes are turned in bands, which share rows (224x224, 4x4 at stride 2: 1.28)
     if k != p.cols.taps or s != p.rows.stride or s > 2:
         return False
     if shifted and DW_VECTOR_BYTES == 32:     # 3x3: turned planes take up to 1.8 times as long, of shorter rows 0.75 to 0.95

@@ -337,15 +337,8 @@ DW_INLINE VEC DW(load_indexed)(const REAL *p, MASK m, IVEC index) {
 #endif
 }
 
-/* Lane l is p[index[l]] where it is on; nothing else is read. */
-static VEC DW(load_gathered)(const REAL *p, IVEC index, MASK on) {
-    REAL lane[LANES];
-    for (int l = 0; l < LANES; l++) lane[l] = DW(lane_on)(on, l) ? p[((const REAL_INT *)&index)[l]] : 0;
-    return DW(load)(lane);
-}
-
 #if DW_BYTES >= 32
-/* Lane l is that of index[l] in a followed by b, of which only the bits below 2 * LANES count; that bit chooses from two of those. */
+/* Lane l is that of index[l] in a followed by b, of which only the bits below 2 * LANES count. */
 DW_INLINE VEC DW(pick)(VEC a, VEC b, IVEC index) {
 #if DW_BYTES == 64 && REAL_SIZE == 4
     return (VEC)_mm512_permutex2var_ps((__m512)a, (__m512i)index, (__m512)b);
@@ -360,37 +353,7 @@ DW_INLINE VEC DW(pick)(VEC a, VEC b, IVEC index) {
     return (VEC)_mm256_blendv_pd((__m256d)low, (__m256d)high, (__m256d)_mm256_slli_epi64((__m256i)index, 61));
 #endif
 }
-
-DW_INLINE VEC DW(choose)(VEC a, VEC b, IVEC index) {
-#if DW_BYTES == 64 && REAL_SIZE == 4
-    return (VEC)_mm512_mask_blend_ps(_mm512_test_epi32_mask((__m512i)index, _mm512_set1_epi32(2 * LANES)), (__m512)a, (__m512)b);
-#elif DW_BYTES == 64
-    return (VEC)_mm512_mask_blend_pd(_mm512_test_epi64_mask((__m512i)index, _mm512_set1_epi64(2 * LANES)), (__m512d)a, (__m512d)b);
-#elif REAL_SIZE == 4
-    return (VEC)_mm256_blendv_ps((__m256)a, (__m256)b, (__m256)_mm256_slli_epi32((__m256i)index, 27));
-#else
-    return (VEC)_mm256_blendv_pd((__m256d)a, (__m256d)b, (__m256d)_mm256_slli_epi64((__m256i)index, 60));
 #endif
-}
-#endif
-
-/* Lane l is p[index[l]] where it is on, picked from the first `vectors` vectors, of which p[k] is read if lo <= k < hi or not checked. */
-DW_INLINE VEC DW(load_picked)(const REAL *p, IVEC index, ptrdiff_t vectors, const int checked, ptrdiff_t lo, ptrdiff_t hi, MASK on) {
-#if DW_BYTES >= 32
-#define PART(k) (checked ? DW(load_lanes)(p + k * LANES, DW(lanes)(lo - k * LANES, hi - k * LANES)) : DW(load)(p + k * LANES))
-    if (vectors <= 4) {
-        VEC a = PART(0), b = vectors > 1 ? PART(1) : a;
-        const VEC low = DW(pick)(a, b, index);
-        if (vectors <= 2) return low;
-        a = PART(2);
-        b = vectors > 3 ? PART(3) : a;
-        return DW(choose)(low, DW(pick)(a, b, index), index);
-    }
-#undef PART
-#endif
-    (void)vectors, (void)checked, (void)lo, (void)hi;
-    return DW(load_gathered)(p, index, on);
-}
 
 /* Lanes 0, 2, 4, ... of a followed by b, or if odd 1, 3, 5, ..., in the order in which a shuffle within 16 bytes leaves them; and a vector
  * from that order.  With AVX2 to it as well: two 8 bytes change places. */

@@ -15,6 +15,9 @@
  * A block of planes can also be turned into channels (gather_planes) and run by channel tiles, which wins where rows are
  * short, strided or the kernel large.
  *
+ * Rows with a stride that has no tile, or with a multiplier, are copied as rows without first (part_rows) and run by tall tiles, whose sums
+ * may wait in y for further taps.
+ *
  * Refused here: argument checks, allocation, threads, loops over images and blocks (all in _kernels.pyx).  Built in C because the
  * tile must be unrolled before the compiler assigns registers, which needs a pragma straight in front of each loop; Cython
  * writes its temporaries there, and gcc 12 then spilled the 3x3 tile 134 times a pass where this source is spilled twice.
@@ -45,6 +48,8 @@ typedef struct {
     ptrdiff_t width, pad;     /* row tiles: input elements of a row; how far before it tap 0 of output 0 lies */
     ptrdiff_t repeat;         /* depth multiplier where the outputs of a channel are neighbours, else 1 */
     ptrdiff_t period;         /* row tiles: after how many elements the weights of a row repeat */
+    ptrdiff_t parts, part, turn; /* parted rows, see part_rows: parts of a row (0: not parted), from one to the next, and from a tap column
+                               * to the next of its part; sw, xw, width and pad are then in columns of the image */
     int far;                  /* x and y by 6 MB, 2 at most: from 1 on too large for the caches of one worker; 2: see in_order,
                                * fetch_rows, and grad_strip_of of _input_grad_tiles.h */
     int stream;               /* ... for all caches */
@@ -52,7 +57,7 @@ typedef struct {
     int compact;              /* flat rows: weights do not repeat, inputs are neighbours */
     int packed;               /* channel tiles that take all blocks in turn: w is what pack_weights made of weights and bias */
     int alike;                /* channel tiles of any kernel: all blocks have the weights and bias of the first */
-    int resume;               /* ... (AVX-512): y holds the sums of the tap rows before these, in place of the bias */
+    int resume;               /* ... (AVX-512), and tall tiles: y holds the sums of the taps before these, in place of the bias */
     int clamp;                /* whether outputs are clamped to lo..hi */
     double lo, hi;
 } dw_geometry;
@@ -60,10 +65,8 @@ typedef struct {
 /* How channel tiles load x: a vector; one whose lanes repeat (depth multiplier); the same with fewer lanes than a vector; one of the
  * last channels of a pixel and then its first. */
 enum { DW_PLAIN, DW_REPEAT, DW_PARTIAL, DW_WRAPPED };
-/* How row tiles load x: neighbours; every second; or picked from some vectors (strides; flat rows with a depth multiplier), one vector
- * wide.  And their weights: one for
- * all lanes; from a pattern that repeats them, as flat rows need; or picked from those of the kernel, where that pattern is too large. */
-enum { DW_UNIT, DW_EVEN, DW_PICKED };
+/* The weights of row tiles: one for all lanes; from a pattern that repeats them, as flat rows need; or picked from those of the kernel,
+ * where that pattern is too large. */
 enum { DW_ONE, DW_PATTERN, DW_COMPACT };
 /* What the caller knows of row tiles: that they reach a border of the image, that they do not, or neither. */
 enum { DW_EDGE, DW_INSIDE, DW_EITHER };
@@ -74,6 +77,7 @@ enum { DW_SHIFTED_COLS = 1024, DW_SHIFTED_VECTORS = 4 }; /* of shifted tiles: ou
 enum { DW_TAP_LANES = 32 }; /* kernel columns whose masks a tile keeps */
 enum { DW_INNER_BYTES = 16384 }; /* of weights, up to which tiles of any kernel take all channels of a pixel in turn: half of L1 */
 enum { DW_AHEAD_BYTES = 1536 };  /* how far on tiles fetch what comes from memory: 768 to 6144 within a tenth */
+enum { DW_TALL_ROWS = 7 };     /* of tall tiles */
 enum { DW_TALL_TAPS = 10 };     /* of a kernel of more rows than one, up to which tall tiles are faster than others */
 enum { DW_NEAR_BYTES = 512 };   /* of a pixel, that tiles of one column take through all rows, see dw_one_column */
 enum { DW_PACKED_BYTES = 4096 }; /* of weights packed on the stack, which may be 16 KB in all (OMP_STACKSIZE, PTHREAD_STACK_MIN) */
@@ -399,40 +403,19 @@ DW_INLINE void DW(channel_strip_any)(
 /* What the tiles of a plane or image share. */
 typedef struct {
     ptrdiff_t lo[DW_TAP_LANES], hi[DW_TAP_LANES]; /* outputs, as elements of a row, whose input for tap column j exists */
-    ptrdiff_t vectors;                            /* of x from which a vector of outputs picks its inputs */
-    IVEC inputs[LANES], weights[LANES];           /* which of those numbers, and of a tap's weights, by place in the period */
+    IVEC weights[LANES];                          /* which of a tap's weights, by place in the period */
 } DW(dw_row);
 
 /* Outputs whose input for tap column j exists. */
-DW_INLINE void DW(row_reach)(const dw_geometry *g, ptrdiff_t j, ptrdiff_t *lo, ptrdiff_t *hi, const int mode) {
-    const ptrdiff_t before = g->pad - j * g->xw, after = g->width + before;
-    if (mode == DW_UNIT) {
-        *lo = before;
-        *hi = dw_min(after, g->cols);
-    } else {
-        const ptrdiff_t step = g->sw * g->period / g->repeat;
-        *lo = dw_ceil_div(before, step) * g->period;
-        *hi = dw_min(dw_ceil_div(after, step) * g->period, g->cols);
-    }
+DW_INLINE void DW(row_reach)(const dw_geometry *g, ptrdiff_t j, ptrdiff_t *lo, ptrdiff_t *hi) {
+    *lo = g->pad - j * g->xw;
+    *hi = dw_min(*lo + g->width, g->cols);
 }
 
-/* From output element 0 of a row to the first input of element c. */
-DW_INLINE ptrdiff_t DW(row_input)(const dw_geometry *g, ptrdiff_t c, const int mode) {
-    if (mode != DW_PICKED) return mode == DW_EVEN ? 2 * c : c;
-    return g->period == 1 ? c * g->sw : c / g->period * (g->sw * g->period / g->repeat) + c % g->period / g->repeat;
-}
-
-static void DW(row_fill)(const dw_geometry *g, DW(dw_row) *q, const int mode, const int weights) {
-    ptrdiff_t most = 0;
-    for (ptrdiff_t j = 0; j < dw_min(g->kw, DW_TAP_LANES); j++) DW(row_reach)(g, j, &q->lo[j], &q->hi[j], mode);
-    for (ptrdiff_t k = 0; k < (mode == DW_PICKED || weights == DW_COMPACT ? g->period : 0); k++)
-        for (ptrdiff_t l = 0; l < LANES; l++) {
-            const ptrdiff_t from = DW(row_input)(g, k + l, mode) - DW(row_input)(g, k, mode);
-            ((REAL_INT *)&q->inputs[k])[l] = (REAL_INT)from;
-            ((REAL_INT *)&q->weights[k])[l] = (REAL_INT)((k + l) % g->period);
-            most = dw_max(most, from);
-        }
-    q->vectors = most / LANES + 1;
+static void DW(row_fill)(const dw_geometry *g, DW(dw_row) *q, const int weights) {
+    for (ptrdiff_t j = 0; j < dw_min(g->kw, DW_TAP_LANES); j++) DW(row_reach)(g, j, &q->lo[j], &q->hi[j]);
+    for (ptrdiff_t k = 0; k < (weights == DW_COMPACT ? g->period : 0); k++)
+        for (ptrdiff_t l = 0; l < LANES; l++) ((REAL_INT *)&q->weights[k])[l] = (REAL_INT)((k + l) % g->period);
 }
 
 /* The rows of a tile of R that tap row t reaches, for any kernel and stride: from *first to before the result. */
@@ -473,8 +456,8 @@ DW_INLINE void DW(fetch_rows)(const dw_geometry *g, const REAL *x, const REAL *y
  * output element c, or, where rows are literal, at column j, and moved on. */
 DW_INLINE void DW(row_tap)(
         const dw_geometry *g, const DW(dw_row) *q, const REAL **from, const REAL *w, VEC *acc, const ptrdiff_t j, ptrdiff_t c, ptrdiff_t apart,
-        ptrdiff_t phase, const MASK *table, int r0, int r1, const int R, const int T, const int mode, const int weights,
-        const int checked, const int all_rows) {
+        ptrdiff_t phase, const MASK *table, int r0, int r1, const int R, const int T, const int weights, const int checked,
+        const int all_rows) {
     VEC v[4];
     MASK out[4];
     const REAL *x = *from + (DW_ROWS_LITERAL ? 0 : j * g->xw);
@@ -482,19 +465,10 @@ DW_INLINE void DW(row_tap)(
         ptrdiff_t lo = 0, hi = 0;
         out[k] = DW(lanes)(0, LANES);
         if (checked && j >= DW_TAP_LANES) {
-            DW(row_reach)(g, j, &lo, &hi, mode);
+            DW(row_reach)(g, j, &lo, &hi);
             out[k] = DW(lanes)(lo - c - k * apart, hi - c - k * apart);
         } else if (checked) out[k] = table[j * T + k];
-        if (mode == DW_PICKED) {
-            const ptrdiff_t at = checked ? j * g->xw - g->pad + DW(row_input)(g, c, mode) : 0;
-            v[k] = DW(load_picked)(x, q->inputs[phase], q->vectors, checked, -at, g->width - at, out[k]);
-        } else if (mode == DW_EVEN) {
-            const ptrdiff_t first = g->pad - j * g->xw - 2 * (c + k * LANES), last = g->width + first;
-            const REAL *p = x + 2 * k * LANES;
-            const VEC a = checked ? DW(load_lanes)(p, DW(lanes)(first, last)) : DW(load)(p);
-            const VEC b = checked ? DW(load_lanes)(p + LANES, DW(lanes)(first - LANES, last - LANES)) : DW(load)(p + LANES);
-            v[k] = DW(even)(a, b);
-        } else v[k] = checked ? DW(load_lanes)(x + k * apart, out[k]) : DW(load)(x + k * apart);
+        v[k] = checked ? DW(load_lanes)(x + k * apart, out[k]) : DW(load)(x + k * apart);
     }
     if (DW_ROWS_LITERAL) { /* here, so that gcc does not load one of the vectors again for every row; with 32 registers it spills more */
         *from += g->xw;
@@ -517,10 +491,10 @@ DW_INLINE void DW(row_tap)(
  * columns f0 <= j < f1 miss none. */
 DW_INLINE void DW(row_tile)(
         const dw_geometry *g, const DW(dw_row) *q, const REAL *x, const REAL *w, VEC bias, REAL *y, ptrdiff_t row, ptrdiff_t c,
-        ptrdiff_t apart, ptrdiff_t phase, const MASK *table, ptrdiff_t f0, ptrdiff_t f1, const int R, const int T, const int mode,
-        const int weights, const int checked) {
+        ptrdiff_t apart, ptrdiff_t phase, const MASK *table, ptrdiff_t f0, ptrdiff_t f1, const int R, const int T, const int weights,
+        const int checked) {
     const ptrdiff_t t0 = dw_max(g->row_lo - row * g->sh, 0), t1 = dw_min(g->row_hi - row * g->sh, (R - 1) * g->sh + g->kh);
-    const int all = !checked || (DW_ROWS_LITERAL && mode == DW_UNIT); /* whether some tap columns miss nothing */
+    const int all = !checked || DW_ROWS_LITERAL; /* whether some tap columns miss nothing */
     VEC acc[32];
     DW_UNROLL for (int k = 0; k < R * T; k++) acc[k] = bias;
     x += (row * g->sh + t0) * g->xh;
@@ -531,7 +505,7 @@ DW_INLINE void DW(row_tile)(
         const REAL *p = x;
         ptrdiff_t j = 0;
 #define TAPS(last, r0, r1, checked, all_rows) \
-        for (; j < last; j++) DW(row_tap)(g, q, &p, w, acc, j, c, apart, phase, table, r0, r1, R, T, mode, weights, checked, all_rows)
+        for (; j < last; j++) DW(row_tap)(g, q, &p, w, acc, j, c, apart, phase, table, r0, r1, R, T, weights, checked, all_rows)
         if (checked) TAPS(f0, first, end, 1, 0);
         if (all) { /* literal rows: to test each at each tap takes 1.2 times as long in a 7x7 kernel (compact weights 1.08, for 45 KB) */
 #define ROWS(r0, r1)                                                                                                        \
@@ -560,9 +534,8 @@ DW_INLINE void DW(row_tile)(
 /* Output rows r0..r1 of T vectors, `apart` from each other, from output element c on. */
 DW_INLINE void DW(row_column)(
         const dw_geometry *g, const DW(dw_row) *q, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1,
-        ptrdiff_t c, ptrdiff_t apart, const int MOST, const int T, const int mode, const int weights, const int known) {
-    const ptrdiff_t at = DW(row_input)(g, c, mode) - g->pad, last = (T - 1) * apart + LANES;
-    const ptrdiff_t end = at + (mode == DW_PICKED ? q->vectors * LANES : mode == DW_EVEN ? 2 * last : last);
+        ptrdiff_t c, ptrdiff_t apart, const int MOST, const int T, const int weights, const int known) {
+    const ptrdiff_t at = c - g->pad, last = (T - 1) * apart + LANES, end = at + last;
     const int fits = at >= 0 && end + (g->kw - 1) * g->xw <= g->width && c + last <= g->cols;
     const int inside = known == DW_EITHER ? fits : known == DW_INSIDE;
     const ptrdiff_t phase = weights == DW_ONE ? 0 : c % g->period;
@@ -575,16 +548,16 @@ DW_INLINE void DW(row_column)(
         for (ptrdiff_t k = 0; k < dw_min(g->kw, DW_TAP_LANES) * T; k++)
             table[k] = DW(lanes)(q->lo[k / T] - c - k % T * apart, q->hi[k / T] - c - k % T * apart);
     ptrdiff_t f0 = 0, f1 = inside ? g->kw : 0; /* tap columns that miss no lane */
-    if (DW_ROWS_LITERAL && !inside && mode == DW_UNIT && c + last <= g->cols) {
+    if (DW_ROWS_LITERAL && !inside && c + last <= g->cols) {
         f0 = dw_min(dw_ceil_div(dw_max(-at, 0), g->xw), g->kw);
         f1 = g->width < end ? 0 : dw_min((g->width - end) / g->xw + 1, g->kw);
     }
-    x += at + g->pad;
+    x += c;
     y += c;
-#define STRIP(row, R)                                                                                               \
-    {                                                                                                               \
-        if (!inside) DW(row_tile)(g, q, x, w, b, y, row, c, apart, phase, table, f0, f1, R, T, mode, weights, 1);   \
-        else DW(row_tile)(g, q, x, w, b, y, row, c, apart, phase, table, f0, f1, R, T, mode, weights, 0);           \
+#define STRIP(row, R)                                                                                           \
+    {                                                                                                           \
+        if (!inside) DW(row_tile)(g, q, x, w, b, y, row, c, apart, phase, table, f0, f1, R, T, weights, 1);     \
+        else DW(row_tile)(g, q, x, w, b, y, row, c, apart, phase, table, f0, f1, R, T, weights, 0);             \
     }
     DW_STRIPS(MOST, g->sh >= g->kh ? 1 : MOST, STRIP);
 #undef STRIP
@@ -593,11 +566,12 @@ DW_INLINE void DW(row_column)(
 /* Output rows r0..r1: down the columns, or along rows so long that going down touches a page per row.  R x T vectors beside the
  * borders, where masks need registers, and wide_r x wide_t inside, if not 0. */
 DW_INLINE void DW(row_any)(
-        const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1, const int R, const int T,
-        const int wide_r, const int wide_t, const int mode, const int weights) {
+        const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1,
+        const int wide_r, const int wide_t, const int weights) {
+    enum { R = 4, T = 2 };
     DW(dw_row) q;
     const ptrdiff_t step = !g->strips ? r1 - r0 : wide_r ? wide_r : R; /* more rows at once: 2000x2000 2x2 takes 2.4 times as long */
-    DW(row_fill)(g, &q, mode, weights);
+    DW(row_fill)(g, &q, weights);
     const ptrdiff_t apart = weights == DW_ONE ? LANES : DW(vectors_apart)(g->period);
     x += g->x0;
     for (ptrdiff_t row = r0; row < r1; row += step) {
@@ -608,38 +582,51 @@ DW_INLINE void DW(row_any)(
             many = inside ? wide_t : g->cols - base > apart ? T : 1;
             if (wide_t && g->strips) DW(fetch_rows)(g, x, y, last, last - row, base, many * apart, 1);
             for (ptrdiff_t c = base; c < dw_min(base + apart, g->cols); c += LANES) {
-                if (wide_t && inside) DW(row_column)(g, &q, x, w, bias, y, row, last, c, apart, wide_r, wide_t, mode, weights, DW_INSIDE);
-                else if (many == T) DW(row_column)(g, &q, x, w, bias, y, row, last, c, apart, R, T, mode, weights, DW_EITHER);
-                else DW(row_column)(g, &q, x, w, bias, y, row, last, c, apart, R, 1, mode, weights, DW_EDGE);
+                if (wide_t && inside) DW(row_column)(g, &q, x, w, bias, y, row, last, c, apart, wide_r, wide_t, weights, DW_INSIDE);
+                else if (many == T) DW(row_column)(g, &q, x, w, bias, y, row, last, c, apart, R, T, weights, DW_EITHER);
+                else DW(row_column)(g, &q, x, w, bias, y, row, last, c, apart, R, 1, weights, DW_EDGE);
             }
         }
     }
 }
 
-/* Small kernels: T rows at most of one vector, tap by tap.  A load for each multiply-add, which two cycles each allow where it crosses
- * lines: 2.2 measured; wide tiles, whose rows share nothing in such kernels, took 4 to 5.  masks: which lanes have the input of each tap
- * column, if checked. */
+/* Small kernels and parted rows: T rows at most of one vector of outputs from element c of a row on, tap by tap.  A load for each
+ * multiply-add, which two cycles each allow where it crosses lines: 2.2 measured; wide tiles, whose rows share nothing in such kernels,
+ * took 4 to 5.  at: where the tap columns lie, DW_TAP_LANES at most, from the first on.  If checked, `count` outputs are stored, and masks
+ * say which lanes have the input of each tap column. */
 DW_INLINE void DW(tall_tile)(const dw_geometry *g, const REAL *x, const REAL *w, VEC bias, REAL *y, ptrdiff_t row, ptrdiff_t rows,
-                             const MASK *masks, const int T, const int checked) {
+                             ptrdiff_t c, ptrdiff_t count, const ptrdiff_t *at, const MASK *masks, const int T, const int checked) {
     VEC acc[8];
     const ptrdiff_t step = g->sh * g->xh;
-    DW_UNROLL for (int k = 0; k < T; k++) acc[k] = bias;
+    x += row * step + c;
+    y += row * g->yh + c;
+    if (g->parts && g->far > 1) DW_UNROLL for (int k = 0; k < T; k++) DW_PREFETCH(y + (k + T) * g->yh, 1); /* in place 0.87 */
+    w += g->period > 1 ? c % g->period : 0;
+    DW_UNROLL for (int k = 0; k < T; k++)
+        acc[k] = !g->resume || k >= rows ? bias : checked ? DW(load_lanes)(y + k * g->yh, DW(lanes)(0, count)) : DW(load)(y + k * g->yh);
     for (ptrdiff_t i = 0; i < g->kh; i++) {
         const ptrdiff_t lo = dw_ceil_div(g->row_lo - i, g->sh) - row, hi = dw_min(dw_ceil_div(g->row_hi - i, g->sh) - row, rows);
-        for (ptrdiff_t j = 0; j < g->kw; j++) {
-            const REAL *p = x + i * g->xh + j * g->xw;
-            const VEC wv = DW(load_splat)(w + i * g->wh + j * g->ww);
-            DW_UNROLL for (int k = 0; k < T; k++, p += step) {
-                DW_HIDE(p);
-                if (k < lo || k >= hi) continue;
-                if (checked) acc[k] = DW(add_product)(acc[k], DW(load_lanes)(p, masks[j]), wv, masks[j]);
-                else acc[k] = acc[k] + DW(load)(p) * wv;
-            }
+#define TAPS(all_rows)                                                                                     \
+        for (ptrdiff_t j = 0; j < g->kw; j++) {                                                            \
+            const REAL *p = x + i * g->xh + at[j], *own = w + i * g->wh + j * g->ww;                       \
+            const VEC wv = g->period > 1 ? DW(load)(own) : DW(load_splat)(own);                            \
+            DW_UNROLL for (int k = 0; k < T; k++, p += step) {                                             \
+                DW_HIDE(p);                                                                                \
+                if (!all_rows && (k < lo || k >= hi)) continue;                                            \
+                if (checked) acc[k] = DW(add_product)(acc[k], DW(load_lanes)(p, masks[j]), wv, masks[j]);  \
+                else acc[k] = acc[k] + DW(load)(p) * wv;                                                   \
+            }                                                                                              \
         }
+        if (lo <= 0 && hi == T) TAPS(1)
+        else TAPS(0)
+#undef TAPS
     }
     DW(clamp_all)(g, acc, T);
-    DW_UNROLL for (int k = 0; k < T; k++, y += g->yh)
-        if (k < rows) DW(store)(y, acc[k]);
+    DW_UNROLL for (int k = 0; k < T; k++, y += g->yh) {
+        if (k >= rows) break;
+        if (checked && count < LANES) DW(store_first)(y, acc[k], count);
+        else DW(store)(y, acc[k]);
+    }
 }
 
 /* Whether column_plane serves: one column of taps, none beside the image, and rows that do not share sets of the cache (1024 wide: 0.7). */
@@ -648,7 +635,7 @@ DW_INLINE int DW(column_serves)(const dw_geometry *g) {
            && g->kh * (ptrdiff_t)sizeof(VEC) <= DW_PACKED_BYTES && g->xh * REAL_SIZE % 4096 != 0;
 }
 
-/* Rows of whole vectors, of which the last may overlap its neighbour. */
+/* Whether tall tiles are the fastest for rows as they lie. */
 DW_INLINE int DW(tall_serves)(const dw_geometry *g) {
     return DW_BYTES >= 32 && g->sw == 1 && g->period == 1 && g->cols >= LANES && (g->kh == 1 || g->kh * g->kw <= DW_TALL_TAPS)
            && g->kw <= DW_TAP_LANES && g->xh * REAL_SIZE % 4096 != 0;
@@ -656,25 +643,159 @@ DW_INLINE int DW(tall_serves)(const dw_geometry *g) {
 
 DW_INLINE int DW(down_serves)(const dw_geometry *g) { return DW(column_serves)(g) || DW(tall_serves)(g); }
 
-/* Output rows r0..r1 of a plane: along the rows where all inputs exist, then down the vectors that miss some. */
+/* Output rows r0..r1: along the rows where all inputs exist, then down the vectors that miss some.  A row's last vector overlaps its
+ * neighbour, or has some lanes only, where outputs are added to. */
 static void DW(tall_plane)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1) {
-    enum { T = 7 };
-    const VEC start = DW(splat)(bias ? *bias : 0);
-    const ptrdiff_t first = g->pad, last = g->width + g->pad - (g->kw - 1) * g->xw - LANES; /* of vectors that miss nothing */
+    enum { T = DW_TALL_ROWS };
+    ptrdiff_t at[DW_TAP_LANES], lo[DW_TAP_LANES], hi[DW_TAP_LANES]; /* outputs for which tap column j exists */
+    ptrdiff_t first = 0, last = g->cols;                            /* ... every one */
+    for (ptrdiff_t j = 0; j < g->kw; j++) {
+        const ptrdiff_t before = g->pad - j * g->xw;
+        at[j] = g->parts ? j % g->parts * g->part + j / g->parts * g->turn : j * g->xw;
+        lo[j] = dw_ceil_div(before, g->sw) * g->period;
+        hi[j] = dw_min(dw_ceil_div(before + g->width, g->sw) * g->period, g->cols);
+        first = dw_max(first, lo[j]);
+        last = dw_min(last, hi[j]);
+    }
     x += g->x0;
-    for (ptrdiff_t row = r0; row < r1; row += T)
-        for (ptrdiff_t k = 0; k < g->cols; k += LANES) {
-            const ptrdiff_t c = dw_min(k, g->cols - LANES);
-            if (first <= c && c <= last)
-                DW(tall_tile)(g, x + row * g->sh * g->xh + c, w, start, y + row * g->yh + c, row, r1 - row, NULL, T, 0);
+    for (int checked = 0; checked < 2; checked++)
+        for (ptrdiff_t r = r0; r < r1; r += checked ? r1 - r0 : T)
+            for (ptrdiff_t k = 0; k < g->cols; k += LANES) {
+                const ptrdiff_t c = g->resume ? k : dw_max(dw_min(k, g->cols - LANES), 0), count = dw_min(g->cols - c, LANES);
+                const VEC start = !bias ? DW(splat)(0) : g->period > 1 ? DW(load)(bias + c % g->period) : DW(splat)(*bias);
+                MASK masks[DW_TAP_LANES];
+                if ((first <= c && c + LANES <= last) == checked) continue;
+                if (!checked) DW(tall_tile)(g, x, w, start, y, r, dw_min(r1 - r, T), c, count, at, NULL, T, 0);
+                else {
+                    for (ptrdiff_t j = 0; j < g->kw; j++) masks[j] = DW(lanes)(lo[j] - c, hi[j] - c);
+                    for (ptrdiff_t row = r; row < r1; row += T)
+                        DW(tall_tile)(g, x, w, start, y, row, dw_min(r1 - row, T), c, count, at, masks, T, 1);
+                }
+            }
+}
+
+/* S vectors of a row as S vectors of every S-th number. */
+DW_INLINE void DW(part_vectors)(const VEC *in, VEC *out, const int S) {
+    if (S == 2) out[0] = DW(even)(in[0], in[1]), out[1] = DW(odd)(in[0], in[1]);
+#if DW_BYTES >= 32
+    if (S == 3) DW_UNROLL for (int f = 0; f < 3; f++) {
+        const IVEC lane = {DW_JOIN(DW_IOTA_, LANES)};
+        const IVEC from = lane * 3 + f, past = lane + (from >= 2 * LANES) * (lane - from + LANES);
+        out[f] = DW(pick)(DW(pick)(in[0], in[1], from), in[2], past);
+    }
+#endif
+    if (S == 4) {
+        const VEC e = DW(even)(in[0], in[1]), f = DW(even)(in[2], in[3]), o = DW(odd)(in[0], in[1]), p = DW(odd)(in[2], in[3]);
+        out[0] = DW(even)(e, f), out[1] = DW(even)(o, p), out[2] = DW(odd)(e, f), out[3] = DW(odd)(o, p);
+    }
+}
+
+/* A row of a plane as S parts of neighbouring tap columns. */
+DW_INLINE void DW(part_row)(const dw_geometry *g, const REAL *x, ptrdiff_t cols, REAL *out, ptrdiff_t ahead, const int S) {
+    x -= g->pad;
+    for (ptrdiff_t e = 0, lo = g->pad, hi = g->pad + g->width; e < cols; e += LANES, out += LANES) {
+        VEC in[4], v[4];
+        if (lo <= 0 && hi >= S * LANES) DW_UNROLL for (int k = 0; k < S; k++) in[k] = DW(load)(x + k * LANES);
+        else DW_UNROLL for (int k = 0; k < S; k++) in[k] = DW(load_lanes)(x + k * LANES, DW(lanes)(lo - k * LANES, hi - k * LANES));
+        DW(part_vectors)(in, v, S);
+        DW_UNROLL for (int f = 0; f < S; f++) {
+            DW(store)(out + f * g->part, v[f]);
+            if (ahead) DW_PREFETCH(x + ahead + f * LANES, 0);
         }
-    for (ptrdiff_t k = 0; k < g->cols; k += LANES) {
-        const ptrdiff_t c = dw_min(k, g->cols - LANES);
-        MASK masks[DW_TAP_LANES];
-        if (first <= c && c <= last) continue;
-        for (ptrdiff_t j = 0; j < g->kw; j++) masks[j] = DW(lanes)(g->pad - j * g->xw - c, g->width + g->pad - j * g->xw - c);
-        for (ptrdiff_t row = r0; row < r1; row += T)
-            DW(tall_tile)(g, x + row * g->sh * g->xh + c, w, start, y + row * g->yh + c, row, r1 - row, masks, T, 1);
+        x += S * LANES, lo -= S * LANES, hi -= S * LANES;
+    }
+}
+
+/* How vectors of a part pick their inputs, by place in the period. */
+typedef struct {
+    ptrdiff_t cols, over;               /* from one vector to the next: columns and elements more */
+    ptrdiff_t from[LANES][LANES];       /* inputs of the lanes, from the column's first on */
+    IVEC index[LANES], past[2][LANES];  /* the same as lanes of two vectors, and then of what was picked and one more */
+} DW(dw_picks);
+
+/* One part of any row: elements lo <= e < hi at least, each vector picked from V of the row (0: number by number).  p: from x to the first
+ * input of element 0's column.  ahead: if not 0, how far on the same inputs of a row are fetched that is next. */
+DW_INLINE void DW(part_any)(const dw_geometry *g, const DW(dw_picks) *q, const REAL *x, ptrdiff_t p, ptrdiff_t width, REAL *to, ptrdiff_t lo,
+                            ptrdiff_t hi, ptrdiff_t ahead, const int V) {
+    const ptrdiff_t step = g->sw * (g->period / g->repeat);
+    (void)width;
+    for (ptrdiff_t k = 0, e = 0; e < hi; e += LANES) {
+        const ptrdiff_t at = p + q->from[k][0];
+        VEC v;
+#if DW_BYTES >= 32
+#define PART(k) (checked ? DW(load_lanes)(x + at + k * LANES, DW(lanes)(-at - k * LANES, width - at - k * LANES)) \
+                         : DW(load)(x + at + k * LANES))
+#define PICK                                                             \
+        {                                                                \
+            v = DW(pick)(PART(0), PART(1), q->index[k]);                 \
+            if (V > 2) v = DW(pick)(v, PART(2), q->past[0][k]);          \
+            if (V > 3) v = DW(pick)(v, PART(3), q->past[1][k]);          \
+        }
+        if (V && at >= 0 && at + V * LANES <= width) {
+            enum { checked = 0 };
+            PICK
+        } else if (V) {
+            enum { checked = 1 };
+            PICK
+        } else
+#undef PART
+#undef PICK
+#endif
+        {
+            REAL lane[LANES];
+            for (ptrdiff_t l = 0; l < LANES; l++) lane[l] = lo <= e + l && e + l < hi ? x[p + q->from[k][l]] : 0;
+            v = DW(load)(lane);
+        }
+        for (int i = 0; i < (ahead ? V : 0); i++) DW_PREFETCH(x + at + ahead + i * LANES, 0);
+        DW(store)(to + e, v);
+        p += q->cols * step, k += q->over;
+        if (k >= g->period) k -= g->period, p += step;
+    }
+}
+
+/* Strided rows, and those with a multiplier, as rows without: a part holds, as often as outputs need them, the inputs of one tap column,
+ * and of the tap columns g->parts, 2 * g->parts, ... further on, whose inputs are outputs of the first one's further on.  Copied once for
+ * all rows of outputs and taps, since to pick them in registers takes two loads and a shuffle each time (112x112x8, 7x7 at stride 3: 3
+ * times as long).  Tap rows t0..t1 of the window g, whose xw, pad and width are in columns here; x: column 0 of tap row 0. */
+static void DW(part_rows)(const dw_geometry *g, const REAL *x, ptrdiff_t xh, ptrdiff_t t0, ptrdiff_t t1, REAL *out, ptrdiff_t ahead) {
+#define TILE(S)                                                                                                             \
+    if (g->period == 1 && g->sw == S && g->xw == 1 && g->parts == S) {                                                      \
+        for (ptrdiff_t t = t0; t < t1; t++)                                                                                 \
+            if (t % g->sh < g->kh) DW(part_row)(g, x + t * xh, g->cols + (g->kw - 1) / S, out + t * g->xh, ahead, S);       \
+        return;                                                                                                             \
+    }
+    TILE(2) TILE(4)
+#if DW_BYTES >= 32
+    TILE(3)
+#endif
+#undef TILE
+    const ptrdiff_t unit = g->period / g->repeat;
+    ptrdiff_t most = 0;
+    DW(dw_picks) q;
+    q.cols = LANES / g->period, q.over = LANES % g->period;
+    for (ptrdiff_t k = 0; k < g->period; k++) {
+        for (ptrdiff_t l = 0, c = k, col = 0; l < LANES; l++) { /* element c of a column */
+            const ptrdiff_t from = col + c / g->repeat, near = from - (l ? q.from[k][0] : from);
+            q.from[k][l] = from;
+            most = dw_max(most, near);
+            ((REAL_INT *)&q.index[k])[l] = (REAL_INT)near;
+            for (int i = 0; i < 2; i++) ((REAL_INT *)&q.past[i][k])[l] = (REAL_INT)(near < (i + 2) * LANES ? l : near - (i + 1) * LANES);
+            if (++c == g->period) c = 0, col += g->sw * unit;
+        }
+    }
+    for (ptrdiff_t t = t0; t < t1; t++) {
+        if (t % g->sh >= g->kh) continue; /* no output sees it */
+        for (ptrdiff_t b = 0; b < g->parts; b++) {
+            const ptrdiff_t before = g->pad - b * g->xw, more = (g->kw - 1 - b) / g->parts * g->turn;
+            const ptrdiff_t lo = dw_ceil_div(before, g->sw) * g->period, hi = dw_min(dw_ceil_div(before + g->width, g->sw) * g->period, g->cols + more);
+#define PART(V)                                                                                                             \
+    DW(part_any)(g, &q, x + t * xh, -before * unit, g->width * unit, out + t * g->xh + b * g->part, lo, hi, b ? 0 : ahead, V)
+            if (DW_BYTES >= 32 && most < 2 * LANES) PART(2);
+            else if (DW_BYTES >= 32 && most < 3 * LANES) PART(3);
+            else if (DW_BYTES >= 32 && most < 4 * LANES) PART(4);
+            else PART(0);
+#undef PART
+        }
     }
 }
 
@@ -914,17 +1035,30 @@ static void DW(channel_blocks)(const dw_geometry *g, const REAL *x, const REAL *
     }
 }
 
+/* Whether shifted tiles take so many rows of so many planes: where they load, not a few of one plane, of which too many are the first or
+ * the last (3x112x112, input gradient: 0.8). */
+DW_INLINE int DW(shifted_takes)(const dw_geometry *g, ptrdiff_t rows, ptrdiff_t planes) {
+    return DW(shifted_serve)(g) && (DW_SHIFTS || planes > 1 || rows > DW_PLANE_ROWS);
+}
+
+/* Whether rows are copied as parted rows first: flat ones, of those that run_rows may part, and strided ones for which no tile is. */
+static int DW(parts_serve)(const dw_geometry *g, ptrdiff_t rows, ptrdiff_t planes) {
+    if (g->period > 1) return 1;
+#define TILE(K, S, T, SLIDE) \
+    if (S > 1 && g->kh == K && g->kw == K && g->sh == S && g->sw == S && g->xw == 1 && rows >= DW_PLANE_ROWS) return 0;
+    DW_PLANE_TILES(TILE)
+#undef TILE
+    return g->sw > 1 && !DW(shifted_takes)(g, rows, planes);
+}
+
 #define DW_ROW_ARGUMENTS \
     const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1
 
-#define DW_ROW_ANY(NAME, R, T, WIDE_R, WIDE_T, MODE, WEIGHTS) \
-    static void DW(row_##NAME)(DW_ROW_ARGUMENTS) { DW(row_any)(g, x, w, bias, y, r0, r1, R, T, WIDE_R, WIDE_T, MODE, WEIGHTS); }
-DW_ROW_ANY(unit, 4, 2, DW_WIDE_ROWS, DW_WIDE_VECTORS, DW_UNIT, DW_ONE)
-DW_ROW_ANY(even, 4, 2, 0, 0, DW_EVEN, DW_ONE)
-DW_ROW_ANY(picked, 2, 1, 0, 0, DW_PICKED, DW_ONE)
-DW_ROW_ANY(pattern, 4, 2, DW_WIDE_ROWS, DW_WIDE_VECTORS, DW_UNIT, DW_PATTERN)
-DW_ROW_ANY(picked_pattern, 4, 1, 0, 0, DW_PICKED, DW_PATTERN)
-DW_ROW_ANY(compact, 4, 2, 0, 0, DW_UNIT, DW_COMPACT)
+#define DW_ROW_ANY(NAME, WIDE_R, WIDE_T, WEIGHTS) \
+    static void DW(row_##NAME)(DW_ROW_ARGUMENTS) { DW(row_any)(g, x, w, bias, y, r0, r1, WIDE_R, WIDE_T, WEIGHTS); }
+DW_ROW_ANY(unit, DW_WIDE_ROWS, DW_WIDE_VECTORS, DW_ONE)
+DW_ROW_ANY(pattern, DW_WIDE_ROWS, DW_WIDE_VECTORS, DW_PATTERN)
+DW_ROW_ANY(compact, 0, 0, DW_COMPACT)
 #undef DW_ROW_ANY
 
 /* A kernel of one column over a plane: its columns are channels that share weights, and the taps one row that is run down them. */
@@ -947,21 +1081,19 @@ static void DW(row_plane)(DW_ROW_ARGUMENTS) {
                                  && (SLIDE || strip)) { DW(plane_##K##_##S)(g, x, w, bias, y, r0, r1); return; }
     DW_PLANE_TILES(TILE)
 #undef TILE
-    const int unit = g->sw == 1 && g->repeat == 1;
     if (DW(column_serves)(g)) DW(column_plane)(g, x, w, bias, y, r0, r1);
     else if (DW(tall_serves)(g)) DW(tall_plane)(g, x, w, bias, y, r0, r1);
-    else if (g->period == 1) (unit ? DW(row_unit) : g->sw == 2 ? DW(row_even) : DW(row_picked))(g, x, w, bias, y, r0, r1);
+    else if (g->period == 1) DW(row_unit)(g, x, w, bias, y, r0, r1);
     else if (g->compact) DW(row_compact)(g, x, w, bias, y, r0, r1);
-#define TILE(K, T) else if (unit && strip && g->kh == K && g->kw == K && g->sh == 1) DW(flat_##K)(g, x, w, bias, y, r0, r1);
+#define TILE(K, T) else if (strip && g->kh == K && g->kw == K && g->sh == 1) DW(flat_##K)(g, x, w, bias, y, r0, r1);
     DW_FLAT_TILES(TILE)
 #undef TILE
-    else (unit ? DW(row_pattern) : DW(row_picked_pattern))(g, x, w, bias, y, r0, r1);
+    else DW(row_pattern)(g, x, w, bias, y, r0, r1);
 }
 
 /* ... of some planes, xc and yc apart, whose weights and bias follow each other. */
 static void DW(row_block)(DW_ROW_ARGUMENTS, ptrdiff_t planes, ptrdiff_t xc, ptrdiff_t yc) {
-    /* where they load, not a few rows of one plane, of which too many are the first or the last (3x112x112, input gradient: 0.8) */
-    if (DW(shifted_serve)(g) && (DW_SHIFTS || planes > 1 || r1 - r0 > DW_PLANE_ROWS)) {
+    if (DW(shifted_takes)(g, r1 - r0, planes)) {
 #define TILE(K, S, MOST) if (g->kh == K && g->sw == S) DW(shifted_##K##_##S)(g, x, w, bias, y, r0, r1, planes, xc, yc);
         DW_SHIFTED_TILES(TILE)
 #undef TILE

@@ -305,6 +305,11 @@ def test_padding_at_its_limit(kernels):
         np.testing.assert_array_equal(y[:, 0], np.broadcast_to(BIAS, y[:, 0].shape))
         np.testing.assert_array_equal(y[:, 1:2], oracle.conv(X, KERNEL, BIAS)[:, :1])
         np.testing.assert_array_equal(y[:, 2], np.broadcast_to(BIAS, y[:, 2].shape))
+    row, taps = np.arange(1.0, 9), np.array([2.0, 30])  # and columns: the ninth output begins at the second number
+    for dtype in FLOATS:
+        x, kernel = row.astype(dtype).reshape(1, 1, 1, 8), taps.astype(dtype).reshape(1, 2, 1, 1)
+        y = convolve(x, kernel, strides=(1, 2**28), padding=((0, 0), (wide, wide)), data_format="channels_first")
+        np.testing.assert_array_equal(y.ravel(), [0] * 8 + [row[1:3] @ taps] + [0] * 8)
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 6, 3), (2, 0, 6, 3), (2, 5, 0, 3), (0, 0, 0, 3)], ids=str)

@@ -274,6 +274,38 @@ def test_planes_in_chunks(kernels, size):
     check((2, 75, 110, 17), (*size, 1), most=2, padding="same", strides=(1, 2))
 
 
+PARTED = {  # image, kernel, options: rows that are copied as parted rows, by what does not fit the scratch or a tile
+    "as they come": ((15, 40), (4, 4), {"strides": 2}),
+    "every stride": ((20, 61), (4, 5), {"strides": 3, "activation": "relu6"}),
+    "stride 4": ((19, 77), (6, 9), {"strides": 4}),
+    "larger strides": ((19, 77), (2, 3), {"strides": (9, 7)}),
+    "windows of columns": ((17, 2500), (4, 6), {"strides": 2}),
+    "many columns of taps": ((9, 150), (3, 65), {"strides": (1, 3), "activation": "relu6"}),  # in the end fewer than the stride
+    "and one more": ((9, 150), (2, 33), {"strides": (2, 4)}),
+    "many rows of taps": ((420, 35), (400, 2), {"strides": 2, "activation": "relu6"}),
+    "wide dilation": ((5, 9000), (2, 9), {"strides": (1, 2), "dilation_rate": (1, 999)}),
+    "parts of a dilation": ((18, 90), (3, 5), {"strides": (4, 6), "dilation_rate": (2, 4)}),
+    "a narrow row": ((23, 5), (4, 4), {"strides": 2}),
+    "no shared rows": ((70, 300), (16, 16), {"strides": 16}),
+}
+
+
+@pytest.mark.parametrize("multiplier", [1, 2])
+@pytest.mark.parametrize("case", PARTED.values(), ids=PARTED)
+def test_parted_rows(kernels, case, multiplier):
+    """Strided rows of few channels, and those with a multiplier, however they are cut: exact, and the bits of many channels."""
+    image, size, options = case
+    for c, padding in itertools.product((1, 3), ("same", ((size[0] // 2, 0), (1, size[1])))):
+        check((1, *image, c), (*size, multiplier), most=2, padding=padding, **options)
+    rng = np.random.default_rng(3)
+    for dtype, data_format, workers in itertools.product(DTYPES, LAYOUTS, (1, 3)):
+        x, kernel = rng.standard_normal((1, *image, 17)).astype(dtype), rng.standard_normal((*size, 17, multiplier)).astype(dtype)
+        expected = dwconv.depthwise_conv2d(x, kernel, padding="same", **options)[..., : 3 * multiplier]
+        few = layout(x[..., :3], data_format), np.ascontiguousarray(kernel[:, :, :3])
+        y = dwconv.depthwise_conv2d(*few, padding="same", data_format=data_format, workers=workers, **options)
+        assert same_bits(to_last(y, data_format), np.ascontiguousarray(expected)), f"{data_format} {workers} {dtype.__name__}"
+
+
 @pytest.mark.parametrize("size", [(31, 31), (51, 5), (7, 1), (1, 7), (2, 2)], ids=str)
 def test_bits_of_planes(kernels, size):
     """The order of sums is that of channels_last, however planes are cut."""
@@ -414,7 +446,7 @@ def test_widths_of_dilated_planes(kernels, rate):
             check((1, 8, w, 11 if out > 8 else 3), (3, 3, 1), most=4, padding=padding, dilation_rate=(1 + rate % 3, rate))
 
 
-@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("strides", [1, 2, 3])
 @pytest.mark.parametrize("k", [3, 5, 7, 9, 21])
 def test_infinite_weights_over_padding(kernels, k, strides):
     """All but those of the middle column: no vector multiplies a number that is not there."""
