@@ -566,8 +566,8 @@ DW_INLINE void DW(row_column)(
 /* Output rows r0..r1: down the columns, or along rows so long that going down touches a page per row.  R x T vectors beside the
  * borders, where masks need registers, and wide_r x wide_t inside, if not 0. */
 DW_INLINE void DW(row_any)(
-        const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1,
-        const int wide_r, const int wide_t, const int weights) {
+        const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1, const int wide_r,
+        const int wide_t, const int weights) {
     enum { R = 4, T = 2 };
     DW(dw_row) q;
     const ptrdiff_t step = !g->strips ? r1 - r0 : wide_r ? wide_r : R; /* more rows at once: 2000x2000 2x2 takes 2.4 times as long */
@@ -710,7 +710,7 @@ DW_INLINE void DW(part_row)(const dw_geometry *g, const REAL *x, ptrdiff_t cols,
 typedef struct {
     ptrdiff_t cols, over;               /* from one vector to the next: columns and elements more */
     ptrdiff_t from[LANES][LANES];       /* inputs of the lanes, from the column's first on */
-    IVEC index[LANES], past[2][LANES];  /* the same as lanes of two vectors, and then of what was picked and one more */
+    IVEC index[LANES], past[2][LANES];  /* ... as lanes of two vectors, from the first on, and then of what was picked and one more */
 } DW(dw_picks);
 
 /* One part of any row: elements lo <= e < hi at least, each vector picked from V of the row (0: number by number).  p: from x to the first
@@ -787,7 +787,8 @@ static void DW(part_rows)(const dw_geometry *g, const REAL *x, ptrdiff_t xh, ptr
         if (t % g->sh >= g->kh) continue; /* no output sees it */
         for (ptrdiff_t b = 0; b < g->parts; b++) {
             const ptrdiff_t before = g->pad - b * g->xw, more = (g->kw - 1 - b) / g->parts * g->turn;
-            const ptrdiff_t lo = dw_ceil_div(before, g->sw) * g->period, hi = dw_min(dw_ceil_div(before + g->width, g->sw) * g->period, g->cols + more);
+            const ptrdiff_t lo = dw_ceil_div(before, g->sw) * g->period;
+            const ptrdiff_t hi = dw_min(dw_ceil_div(before + g->width, g->sw) * g->period, g->cols + more);
 #define PART(V)                                                                                                             \
     DW(part_any)(g, &q, x + t * xh, -before * unit, g->width * unit, out + t * g->xh + b * g->part, lo, hi, b ? 0 : ahead, V)
             if (DW_BYTES >= 32 && most < 2 * LANES) PART(2);
