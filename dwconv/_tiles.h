@@ -469,6 +469,7 @@ DW_INLINE void DW(row_tap)(
             out[k] = DW(lanes)(lo - c - k * apart, hi - c - k * apart);
         } else if (checked) out[k] = table[j * T + k];
         v[k] = checked ? DW(load_lanes)(x + k * apart, out[k]) : DW(load)(x + k * apart);
+        if (all_rows) DW_HOLD(v[k]);
     }
     if (DW_ROWS_LITERAL) { /* here, so that gcc does not load one of the vectors again for every row; with 32 registers it spills more */
         *from += g->xw;
