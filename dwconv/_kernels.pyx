@@ -7,7 +7,7 @@
 
 The ladder: the entry point takes typed memoryviews and fills a Plan; run_channels of _channels.pxi, run_rows, and run_staged
 and run_planes of _scratch.pxi, cut the plan into tasks and each hold the only prange of their way; a task walks its bands and
-channel blocks or planes; a tile (C) computes.
+channel blocks or planes (those of run_rows some through _parted.pxi); a tile (C) computes.
 The gradients follow the same ladder in two included files, _input_grad.pxi and _kernel_grad.pxi.
 Below the entry point there are pointers, Py_ssize_t and `noexcept nogil` only.
 

@@ -11,12 +11,19 @@ Refused here: argument checks, scratch beyond what the entry point gave.
 """
 
 
-cdef inline Py_ssize_t fit_parts(Plan* p, Py_ssize_t rows, Py_ssize_t cols) noexcept nogil:
-    """Sets part and pitch for strips of so many outputs, with so many taps as p.parts says; their numbers in the scratch."""
-    cdef Py_ssize_t parts = dw_min(p.cols.step, p.parts.wide), more = (p.parts.wide - 1) // p.cols.step * reach(&p.cols)
-    p.parts.part = ((cols + more) * p.geometry.period + 15) // 16 * 16
-    p.parts.pitch = (parts * p.parts.part // 16 | 1) * 16     # rows do not share sets of the cache
-    return ((rows - 1) * p.rows.step + p.parts.high) * p.parts.pitch
+cdef inline Py_ssize_t part_numbers(const Plan* p, Py_ssize_t cols) noexcept nogil:
+    """Of a part of a row with so many columns of outputs and p.parts.wide columns of taps: whole lines."""
+    return ((cols + (p.parts.wide - 1) // p.cols.step * reach(&p.cols)) * p.geometry.period + 15) // 16 * 16
+
+
+cdef inline Py_ssize_t row_numbers(const Plan* p, Py_ssize_t cols) noexcept nogil:
+    """From a row in the scratch to the next: an odd number of lines, so that rows do not share sets of the cache."""
+    return (dw_min(p.cols.step, p.parts.wide) * part_numbers(p, cols) // 16 | 1) * 16
+
+
+cdef inline Py_ssize_t strip_numbers(const Plan* p, Py_ssize_t rows, Py_ssize_t cols) noexcept nogil:
+    """Of the scratch, for a strip of so many outputs."""
+    return ((rows - 1) * p.rows.step + p.parts.high) * row_numbers(p, cols)
 
 
 cdef inline void set_parts(Plan* p, Py_ssize_t room, Py_ssize_t size) noexcept nogil:
@@ -26,7 +33,7 @@ cdef inline void set_parts(Plan* p, Py_ssize_t room, Py_ssize_t size) noexcept n
     s.rows, s.cols = dw_min(rows, DW_TALL_ROWS), dw_min(cols, dw_ceil_div(4 * lanes_of(size), p.geometry.period))
     s.wide = dw_min(p.cols.taps, DW_TAP_LANES)
     s.high = p.rows.taps if s.wide == p.cols.taps else 1
-    while fit_parts(p, s.rows, s.cols) > room:
+    while strip_numbers(p, s.rows, s.cols) > room:
         if s.rows > 1 and s.high <= p.rows.step:      # rows of outputs that share no inputs
             s.rows -= 1
         elif s.high > 1:
@@ -34,12 +41,12 @@ cdef inline void set_parts(Plan* p, Py_ssize_t room, Py_ssize_t size) noexcept n
         else:
             s.wide = (s.wide + 1) // 2
     k = 1                     # windows: as few as fit, and then rows
-    while fit_parts(p, s.rows, dw_ceil_div(cols, k)) > room and dw_ceil_div(cols, k) > s.cols:
+    while strip_numbers(p, s.rows, dw_ceil_div(cols, k)) > room and dw_ceil_div(cols, k) > s.cols:
         k += 1
     s.cols = dw_max(dw_ceil_div(cols, k), s.cols)
-    while s.cols == cols and s.rows < rows and fit_parts(p, dw_min(s.rows + DW_TALL_ROWS, rows), cols) <= room:
+    while s.cols == cols and s.rows < rows and strip_numbers(p, dw_min(s.rows + DW_TALL_ROWS, rows), cols) <= room:
         s.rows = dw_min(s.rows + DW_TALL_ROWS, rows)
-    fit_parts(p, s.rows, s.cols)
+    s.part, s.pitch = part_numbers(p, s.cols), row_numbers(p, s.cols)
 
 
 cdef void parted_strip(const Plan* shared, const real* x, const real* w, const real* bias, real* y, Py_ssize_t row,

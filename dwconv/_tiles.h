@@ -591,20 +591,22 @@ DW_INLINE void DW(row_any)(
     }
 }
 
-/* Small kernels and parted rows: T rows at most of one vector of outputs from element c of a row on, tap by tap.  A load for each
+/* Small kernels and parted rows: DW_TALL_ROWS rows at most of one vector of outputs from element c of a row on, tap by tap.  A load for each
  * multiply-add, which two cycles each allow where it crosses lines: 2.2 measured; wide tiles, whose rows share nothing in such kernels,
  * took 4 to 5.  at: where the tap columns lie, DW_TAP_LANES at most, from the first on.  If checked, `count` outputs are stored, and masks
  * say which lanes have the input of each tap column. */
-DW_INLINE void DW(tall_tile)(const dw_geometry *g, const REAL *x, const REAL *w, VEC bias, REAL *y, ptrdiff_t row, ptrdiff_t rows,
-                             ptrdiff_t c, ptrdiff_t count, const ptrdiff_t *at, const MASK *masks, const int T, const int checked) {
-    VEC acc[8];
-    const ptrdiff_t step = g->sh * g->xh;
+DW_INLINE void DW(tall_tile)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t row, ptrdiff_t rows,
+                             ptrdiff_t c, ptrdiff_t count, const ptrdiff_t *at, const MASK *masks, const int checked) {
+    enum { T = DW_TALL_ROWS };
+    VEC acc[T];
+    const ptrdiff_t step = g->sh * g->xh, phase = g->period > 1 ? c % g->period : 0;
+    const VEC start = !bias ? DW(splat)(0) : g->period > 1 ? DW(load)(bias + phase) : DW(splat)(*bias);
     x += row * step + c;
     y += row * g->yh + c;
+    w += phase;
     if (g->parts && g->far > 1) DW_UNROLL for (int k = 0; k < T; k++) DW_PREFETCH(y + (k + T) * g->yh, 1); /* in place 0.87 */
-    w += g->period > 1 ? c % g->period : 0;
     DW_UNROLL for (int k = 0; k < T; k++)
-        acc[k] = !g->resume || k >= rows ? bias : checked ? DW(load_lanes)(y + k * g->yh, DW(lanes)(0, count)) : DW(load)(y + k * g->yh);
+        acc[k] = !g->resume || k >= rows ? start : checked ? DW(load_lanes)(y + k * g->yh, DW(lanes)(0, count)) : DW(load)(y + k * g->yh);
     for (ptrdiff_t i = 0; i < g->kh; i++) {
         const ptrdiff_t lo = dw_ceil_div(g->row_lo - i, g->sh) - row, hi = dw_min(dw_ceil_div(g->row_hi - i, g->sh) - row, rows);
 #define TAPS(all_rows)                                                                                     \
@@ -644,12 +646,14 @@ DW_INLINE int DW(tall_serves)(const dw_geometry *g) {
 
 DW_INLINE int DW(down_serves)(const dw_geometry *g) { return DW(column_serves)(g) || DW(tall_serves)(g); }
 
-/* Output rows r0..r1: along the rows where all inputs exist, then down the vectors that miss some.  A row's last vector overlaps its
- * neighbour, or has some lanes only, where outputs are added to. */
+/* Where the vector of element k begins: a row's last one overlaps its neighbour, but where outputs are added to has some lanes only. */
+DW_INLINE ptrdiff_t DW(tall_start)(const dw_geometry *g, ptrdiff_t k) { return g->resume ? k : dw_max(dw_min(k, g->cols - LANES), 0); }
+
+/* Output rows r0..r1: along the rows where all inputs exist, then down the vectors that miss some. */
 static void DW(tall_plane)(const dw_geometry *g, const REAL *x, const REAL *w, const REAL *bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1) {
     enum { T = DW_TALL_ROWS };
-    ptrdiff_t at[DW_TAP_LANES], lo[DW_TAP_LANES], hi[DW_TAP_LANES]; /* outputs for which tap column j exists */
-    ptrdiff_t first = 0, last = g->cols;                            /* ... every one */
+    ptrdiff_t at[DW_TAP_LANES], lo[DW_TAP_LANES], hi[DW_TAP_LANES]; /* of tap columns: where they lie; outputs that have their input */
+    ptrdiff_t first = 0, last = g->cols;                            /* ... that have all */
     for (ptrdiff_t j = 0; j < g->kw; j++) {
         const ptrdiff_t before = g->pad - j * g->xw;
         at[j] = g->parts ? j % g->parts * g->part + j / g->parts * g->turn : j * g->xw;
@@ -659,20 +663,20 @@ static void DW(tall_plane)(const dw_geometry *g, const REAL *x, const REAL *w, c
         last = dw_min(last, hi[j]);
     }
     x += g->x0;
-    for (int checked = 0; checked < 2; checked++)
-        for (ptrdiff_t r = r0; r < r1; r += checked ? r1 - r0 : T)
-            for (ptrdiff_t k = 0; k < g->cols; k += LANES) {
-                const ptrdiff_t c = g->resume ? k : dw_max(dw_min(k, g->cols - LANES), 0), count = dw_min(g->cols - c, LANES);
-                const VEC start = !bias ? DW(splat)(0) : g->period > 1 ? DW(load)(bias + c % g->period) : DW(splat)(*bias);
-                MASK masks[DW_TAP_LANES];
-                if ((first <= c && c + LANES <= last) == checked) continue;
-                if (!checked) DW(tall_tile)(g, x, w, start, y, r, dw_min(r1 - r, T), c, count, at, NULL, T, 0);
-                else {
-                    for (ptrdiff_t j = 0; j < g->kw; j++) masks[j] = DW(lanes)(lo[j] - c, hi[j] - c);
-                    for (ptrdiff_t row = r; row < r1; row += T)
-                        DW(tall_tile)(g, x, w, start, y, row, dw_min(r1 - row, T), c, count, at, masks, T, 1);
-                }
-            }
+    for (ptrdiff_t row = r0; row < r1; row += T)
+        for (ptrdiff_t k = 0; k < g->cols; k += LANES) {
+            const ptrdiff_t c = DW(tall_start)(g, k);
+            if (first <= c && c + LANES <= last)
+                DW(tall_tile)(g, x, w, bias, y, row, dw_min(r1 - row, T), c, LANES, at, NULL, 0);
+        }
+    for (ptrdiff_t k = 0; k < g->cols; k += LANES) {
+        const ptrdiff_t c = DW(tall_start)(g, k), count = dw_min(g->cols - c, LANES);
+        MASK masks[DW_TAP_LANES];
+        if (first <= c && c + LANES <= last) continue;
+        for (ptrdiff_t j = 0; j < g->kw; j++) masks[j] = DW(lanes)(lo[j] - c, hi[j] - c);
+        for (ptrdiff_t row = r0; row < r1; row += T)
+            DW(tall_tile)(g, x, w, bias, y, row, dw_min(r1 - row, T), c, count, at, masks, 1);
+    }
 }
 
 /* S vectors of a row as S vectors of every S-th number. */
