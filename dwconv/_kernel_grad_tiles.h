@@ -626,7 +626,7 @@ DW_INLINE void DW(grad_shifted_planes)(const dw_grad *g, const REAL *const *x, c
     of.kw = K, of.xw = 1, of.sw = S, of.pad = g->pad, of.width = g->width, of.cols = e1;
     for (ptrdiff_t b = 0, v = 0, end; b < blocks; b++, v = end) {
         end = vectors * (b + 1) / blocks;
-        DW(shifted_lanes)(&of, m + b, e0 + v * LANES, end - v);
+        DW(shifted_lanes)(&of, m + b, e0 + v * LANES, end - v, 0);
         DW_UNROLL for (int j = 0; j < K; j++) m[b].last[j] &= m[b].out; /* x goes on where grad ends */
     }
     if (K == 3 && g->shifted == 2) {

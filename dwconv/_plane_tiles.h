@@ -8,9 +8,9 @@
  *   shifted  down the rows with K/S rows of outputs in registers: each input is loaded once, and shifted from its neighbours for the
  *            taps (rows of 56: 1.4 times as fast as loading those, which cross cache lines).  Many planes a call.  Loads per
  *            multiply-add: (S*T + 1) / (K*K*T/S), and the weights of kernels wider than 3.  3x3 also dilated, and two planes in a
- *            vector where half of it holds a row (7x7: 1.4 times as fast as planes as channels): those, but for stride 2, and 7x7
- *            kernels at stride 1 load each tap column.  With AVX2 3x3 only, and loads for all: (3*T + 9) / (9*T) at stride 1,
- *            (8*T + 9) / (9*T) at stride 2; 7.6 and 14 cycles a vector from L1.
+ *            vector where half of it holds a row (7x7: 1.4 times as fast as planes as channels): those, but for stride 2, 7x7 kernels
+ *            at stride 1, and half vectors, which end rows, load each tap column.  With AVX2 3x3 only, and loads for all:
+ *            (3*T + 9) / (9*T) at stride 1, (8*T + 9) / (9*T) at stride 2; 7.6 and 14 cycles a vector from L1.
  *   slide    the same with loads for the taps, stride 1: other dilation, more padding, CPUs without cheap shifts.  Loads per
  *            multiply-add: (K unaligned loads of T vectors + K*K weights, of which each serves T) / (K*K*T).
  *   strip    DW_PLANE_ROWS rows of outputs at once (the last overlaps its neighbour), and along the row: for rows so long, or images so
@@ -258,22 +258,32 @@ static int DW(shifted_serve)(const dw_geometry *g) {
     return DW(pairs_serve)(g->kw, g->sw, g->cols, g->width, g->pad) ? 2 : 1;
 }
 
+/* Whether the last of some vectors of columns, from column c on, is half a vector, which then ends with the row: where that holds what is
+ * left (rows of 17 to 24 1.2 to 1.3 times as fast, of 56 1.1; 3x3 at stride 2, which multiplies less than it shuffles, 0.85 to 1.1). */
+DW_INLINE int DW(ends_by_half)(const dw_geometry *g, ptrdiff_t c, ptrdiff_t vectors, const int K, const int S) {
+    return DW_SHIFTS && vectors > 1 && (K > 3 || S == 1) && g->cols - c - (vectors - 1) * LANES <= LANES / 2;
+}
+
 #if DW_SHIFTS
-/* Of T vectors of columns: inputs that exist, outputs of the last vector, and outputs of the first, the last and, dilated, the one
- * before it for which tap column j exists.  Nothing else is missing where `shifted_serve` says so. */
+/* Of T vectors of columns: where the outputs of the last begin; inputs that exist, outputs of the last vector, and outputs of the first,
+ * the last and, dilated, the one before it for which tap column j exists.  Nothing else is missing where `shifted_serve` says so.
+ * half: of a half vector at stride 2, inputs that exist for tap columns 0 and 1, 2 and 3, ... */
 typedef struct {
-    MASK in[2 * DW_SHIFTED_VECTORS + 1], out, first[7], last[7], before[3];
+    ptrdiff_t at;
+    MASK in[2 * DW_SHIFTED_VECTORS + 1], out, first[7], last[7], before[3], half[4];
 } DW(dw_shifted_lanes);
 
-DW_INLINE void DW(shifted_lanes)(const dw_geometry *g, DW(dw_shifted_lanes) *m, ptrdiff_t c, ptrdiff_t vectors) {
-    const ptrdiff_t S = g->sw, last = (vectors - 1) * LANES, before = g->pad - c * S, after = before + g->width;
+DW_INLINE void DW(shifted_lanes)(const dw_geometry *g, DW(dw_shifted_lanes) *m, ptrdiff_t c, ptrdiff_t vectors, const int half) {
+    const ptrdiff_t S = g->sw, before = g->pad - c * S, after = before + g->width;
+    const ptrdiff_t last = m->at = half ? g->cols - c - LANES / 2 : (vectors - 1) * LANES;
     m->out = DW(lanes)(0, g->cols - c - last);
+    for (ptrdiff_t i = 0; i < 4; i++) m->half[i] = DW(lanes)(before - last * S - 2 * i, after - last * S - 2 * i);
     for (ptrdiff_t k = 0; k <= S * vectors; k++) m->in[k] = DW(lanes)(before - k * LANES, after - k * LANES);
     for (ptrdiff_t j = 0; j < g->kw; j++) {
         const ptrdiff_t lo = dw_ceil_div(before - j * g->xw, S), hi = dw_ceil_div(after - j * g->xw, S);
         m->first[j] = DW(lanes)(lo, hi);
         m->last[j] = DW(lanes)(lo - last, hi - last);
-        if (g->xw > 1) m->before[j] = DW(lanes)(lo - last + LANES, hi - last + LANES);
+        if (g->xw > 1) m->before[j] = DW(lanes)(lo - (vectors - 2) * LANES, hi - (vectors - 2) * LANES);
     }
 }
 
@@ -307,18 +317,19 @@ DW_INLINE VEC DW(odds)(const VEC *in, const int two) {
     return two ? DW(odd)(in[0], in[1]) : DW(permute)(in[0], lane + lane + 1);
 }
 
-/* T vectors of inputs of a row for each tap column; x: that of the first output and column.  dilated: loads, since a shift by
- * any number is a shuffle of two vectors (28x28x256 dilated by 2: 1.1 times as fast); held, or gcc loads for every multiply-add.
- * 7x7: loads too, since of six shifts a vector not all find a place beside its multiply-adds (56x56: 1.15 times, 5x5 0.96). */
+/* T vectors of inputs of a row for each tap column; x: that of the first output and column; half: a half vector follows.
+ * dilated: loads, since a shift by any number is a shuffle of two vectors (28x28x256 dilated by 2: 1.1 times as fast); held, or gcc loads
+ * for every multiply-add.  7x7: loads too, since of six shifts a vector not all find a place beside its multiply-adds (56x56: 1.15 times,
+ * 5x5 0.96). */
 DW_INLINE void DW(shifted_inputs)(const REAL *x, VEC *v, const DW(dw_shifted_lanes) *m, ptrdiff_t xw, const int K, const int S, const int T,
-                                  const int dilated) {
+                                  const int dilated, const int half) {
     VEC in[2 * DW_SHIFTED_VECTORS + 2], part[2][DW_SHIFTED_VECTORS + 1];
     if (dilated || (K == 7 && S == 1)) {
         DW_UNROLL for (int j = 0; j < K; j++) {
             DW_UNROLL for (int k = 0; k < T; k++) {
-                const int left = k == 0 && j < K / 2, right = j > K / 2, before = dilated && k == T - 2 && right;
+                const int left = k == 0 && j < K / 2, right = j > K / 2, before = dilated && k == T - 2 + half && right;
                 const REAL *p = x + j * xw + k * LANES;
-                if (!left && !before && k < T - 1) v[j * T + k] = DW(load)(p);
+                if (!left && !before && k < T - 1 + half) v[j * T + k] = DW(load)(p);
                 else v[j * T + k] = DW(load_lanes)(p, left ? m->first[j] : before ? m->before[j] : right ? m->last[j] : m->out);
                 if (dilated) DW_HOLD(v[j * T + k]);
             }
@@ -326,7 +337,7 @@ DW_INLINE void DW(shifted_inputs)(const REAL *x, VEC *v, const DW(dw_shifted_lan
         return;
     }
     DW_UNROLL for (int k = 0; k <= S * T; k++)
-        in[k] = 0 < k && k < S * (T - 1) ? DW(load)(x + k * LANES) : DW(load_lanes)(x + k * LANES, m->in[k]);
+        in[k] = 0 < k && k < S * (T - 1 + half) ? DW(load)(x + k * LANES) : DW(load_lanes)(x + k * LANES, m->in[k]);
     DW_UNROLL for (int k = 0; k <= T; k++) {
         part[0][k] = S == 1 ? in[k] : DW(evens)(in + S * k, k < T, K);
         if (S == 2) part[1][k] = DW(odds)(in + S * k, k < T);
@@ -336,24 +347,42 @@ DW_INLINE void DW(shifted_inputs)(const REAL *x, VEC *v, const DW(dw_shifted_lan
             v[j * T + k] = j < S ? part[j][k] : DW(shift)(part[j % S][k], part[j % S][k + 1], j / S);
 }
 
-/* x, y: row 0, the first of the T vectors of columns.  paired: of two planes, xc and yc apart, whose weights are pair, not w. */
+/* Inputs of the half vector that ends a row, for each tap column; x: that of its first output and column.  By loads, of which few lie
+ * across lines, and at stride 2 a shuffle each. */
+DW_INLINE void DW(half_inputs)(const REAL *x, HALF *v, const DW(dw_shifted_lanes) *m, ptrdiff_t xw, const int K, const int S) {
+    const IVEC lane = {DW_JOIN(DW_IOTA_, LANES)};
+    DW_UNROLL for (int j = 0; j < K; j += S, x += S * xw) {
+        if (S == 1) v[j] = j > K / 2 ? DW(load_half_lanes)(x, m->last[j]) : *(const HALF *)x;
+        else {
+            const VEC two = j + 1 > K / 2 ? DW(load_lanes)(x, m->half[j / 2]) : DW(load)(x);
+            v[j] = DW(first_half)(DW(permute)(two, lane + lane));
+            if (j + 1 < K) v[j + 1] = DW(first_half)(DW(permute)(two, lane + lane + 1));
+        }
+    }
+}
+
+/* x, y: row 0, the first of the T vectors of columns, after which a half one may follow.  paired: of two planes, xc and yc apart, whose
+ * weights are pair, not w. */
 DW_INLINE void DW(shifted_rows)(const dw_geometry *g, const REAL *x, const REAL *w, const VEC *pair, VEC bias, REAL *y, ptrdiff_t r0,
                                 ptrdiff_t r1, const DW(dw_shifted_lanes) m, const REAL *lo, const REAL *hi, ptrdiff_t xc, ptrdiff_t yc,
-                                const int K, const int S, const int T, const int paired, const int dilated) {
+                                const int K, const int S, const int T, const int paired, const int dilated, const int half) {
     (void)lo, (void)hi; /* nothing else is loaded */
     const int A = (K + S - 1) / S; /* rows of outputs that an input row reaches */
+    const int V = T + half;        /* vectors, whole or half */
     VEC wv[9], acc[7 * DW_SHIFTED_VECTORS];
     if (K == 3) DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = paired ? pair[k] : DW(splat)(w[k]);
-    DW_UNROLL for (int k = 0; k < A * T; k++) acc[k] = bias;
+    DW_UNROLL for (int k = 0; k < A * V; k++) acc[k] = bias;
     const ptrdiff_t xh = g->xh, xw = g->xw, yh = g->yh, t0 = g->row_lo, t1 = g->row_hi;
     x += r0 * S * xh;
     y += (r0 - A + 1) * yh;
-    for (ptrdiff_t r = r0; r < r1 + A - 1; r++) { /* acc[a * T]: output row r - (A - 1) + a */
+    for (ptrdiff_t r = r0; r < r1 + A - 1; r++) { /* acc[a * V]: output row r - (A - 1) + a */
         DW_UNROLL for (int s = 0; s < S; s++) {
             if (t0 <= r * S + s && r * S + s < t1) {
                 VEC v[7 * DW_SHIFTED_VECTORS];
+                HALF last[7];
+                if (half) DW(half_inputs)(x + m.at * S, last, &m, xw, K, S);
                 if (paired) DW(paired_inputs)(x, v, &m, xc, xw, S);
-                else DW(shifted_inputs)(x, v, &m, xw, K, S, T, dilated);
+                else DW(shifted_inputs)(x, v, &m, xw, K, S, T, dilated, half);
                 DW_UNROLL for (int a = 0; a < A; a++) {
                     const ptrdiff_t row = r - (A - 1) + a; /* larger kernels feel those that there are not (28x28 7x7: 1.03 times) */
                     if (K > 3 && S == 1 && (row < r0 || row >= r1)) continue;
@@ -362,28 +391,32 @@ DW_INLINE void DW(shifted_rows)(const dw_geometry *g, const REAL *x, const REAL 
                         if (i >= K) continue;
                         const VEC weight = K == 3 ? wv[tap] : DW(load_splat)(w + tap);
                         DW_UNROLL for (int k = 0; k < T; k++) {
-                            VEC *const sum = acc + a * T + k;
+                            VEC *const sum = acc + a * V + k;
                             const VEC in = v[j * T + k];
                             if (k == 0 && j < K / 2) *sum = DW(add_product)(*sum, in, weight, m.first[j]);
-                            else if (k == T - 1 && j > K / 2) *sum = DW(add_product)(*sum, in, weight, m.last[j]);
-                            else if (dilated && k == T - 2 && j > K / 2) *sum = DW(add_product)(*sum, in, weight, m.before[j]);
+                            else if (k == T - 1 + half && j > K / 2) *sum = DW(add_product)(*sum, in, weight, m.last[j]);
+                            else if (dilated && k == T - 2 + half && j > K / 2) *sum = DW(add_product)(*sum, in, weight, m.before[j]);
                             else *sum = *sum + in * weight;
                         }
+                        VEC *const sum = acc + a * V + T;
+                        if (half && j > K / 2) *sum = DW(add_half_product)(*sum, last[j], weight, m.last[j]);
+                        else if (half) *sum = DW(add_half)(*sum, last[j], weight);
                     }
                 }
             }
             x += xh;
         }
         if (r >= r0 + A - 1) {
-            DW(clamp_all)(g, acc, T);
-            DW_UNROLL for (int k = 0; k < T - 1; k++) DW(store)(y + k * LANES, acc[k]);
+            DW(clamp_all)(g, acc, V);
+            DW_UNROLL for (int k = 0; k < V - 1; k++) DW(store)(y + k * LANES, acc[k]);
             if (paired) {
                 DW(store_half)(y, acc[0], m.out, 0);
                 DW(store_half)(y + yc, acc[0], m.out, 1);
-            } else DW(store_lanes)(y + (T - 1) * LANES, acc[T - 1], m.out);
+            } else if (half) DW(store_half)(y + m.at, acc[T], m.out, 0);
+            else DW(store_lanes)(y + (T - 1) * LANES, acc[T - 1], m.out);
         }
         DW_UNROLL for (int a = 0; a < A; a++)
-            DW_UNROLL for (int k = 0; k < T; k++) acc[a * T + k] = a < A - 1 ? acc[a * T + T + k] : bias;
+            DW_UNROLL for (int k = 0; k < V; k++) acc[a * V + k] = a < A - 1 ? acc[a * V + V + k] : bias;
         y += yh;
     }
 }
@@ -396,8 +429,9 @@ typedef struct {
     MASK in[3];
 } DW(dw_shifted_lanes);
 
-DW_INLINE void DW(shifted_lanes)(const dw_geometry *g, DW(dw_shifted_lanes) *m, ptrdiff_t c, ptrdiff_t vectors) {
+DW_INLINE void DW(shifted_lanes)(const dw_geometry *g, DW(dw_shifted_lanes) *m, ptrdiff_t c, ptrdiff_t vectors, const int half) {
     const ptrdiff_t S = g->sw, last = (vectors - 1) * LANES;
+    (void)half; /* none is */
     m->out = g->cols - c - last;
     for (ptrdiff_t j = 0; j < g->kw; j++) {
         const ptrdiff_t before = g->pad - j - (j > g->kw / 2 ? c + last : c) * S;
@@ -411,8 +445,8 @@ DW_INLINE void DW(shifted_lanes)(const dw_geometry *g, DW(dw_shifted_lanes) *m, 
  * loaded past their ends.  lo, hi: what may be read; rows that would leave it, the first and the last, are copied. */
 DW_INLINE void DW(shifted_rows)(const dw_geometry *g, const REAL *x, const REAL *w, const VEC *pair, VEC bias, REAL *y, ptrdiff_t r0,
                                 ptrdiff_t r1, const DW(dw_shifted_lanes) m, const REAL *lo, const REAL *hi, ptrdiff_t xc, ptrdiff_t yc,
-                                const int K, const int S, const int T, const int paired, const int dilated) {
-    (void)pair, (void)xc, (void)yc, (void)paired, (void)dilated; /* planes one by one, without gaps between taps */
+                                const int K, const int S, const int T, const int paired, const int dilated, const int half) {
+    (void)pair, (void)xc, (void)yc, (void)paired, (void)dilated, (void)half; /* planes one by one, no gaps between taps, whole vectors */
     enum { MOST = DW_SHIFTED_VECTORS };
     const int A = (K + S - 1) / S; /* rows of outputs that an input row reaches */
     const ptrdiff_t xh = g->xh, yh = g->yh, t0 = g->row_lo, t1 = dw_min(g->row_hi, (r1 - 1) * S + K), size = S * T * LANES + K - 1;
@@ -473,7 +507,7 @@ DW_INLINE void DW(shifted_planes)(const dw_geometry *g, const REAL *x, const REA
     const REAL *hi = lo + dw_max(down, -down) + dw_max(over, -over) + g->width;
     for (ptrdiff_t b = 0, v = 0, end; b < blocks; b++, v = end) {
         end = vectors * (b + 1) / blocks;
-        DW(shifted_lanes)(g, m + b, v * LANES, end - v);
+        DW(shifted_lanes)(g, m + b, v * LANES, end - v, DW(ends_by_half)(g, v * LANES, end - v, K, S));
     }
     x += g->x0;
 #if DW_SHIFTS
@@ -485,7 +519,7 @@ DW_INLINE void DW(shifted_planes)(const dw_geometry *g, const REAL *x, const REA
             VEC pair[9];
             if (other) DW_UNROLL for (int k = 0; k < 9; k++) pair[k] = DW(load_two_splats)(w + k / 3 * g->wh + k % 3 * g->ww);
             else DW_UNROLL for (int k = 0; k < 9; k++) pair[k] = DW(load_splat)(w + k / 3 * g->wh + k % 3 * g->ww);
-            DW(shifted_rows)(g, x, NULL, pair, start, y, r0, r1, m[0], lo, hi, other * xc, other * yc, K, S, 1, 1, 0);
+            DW(shifted_rows)(g, x, NULL, pair, start, y, r0, r1, m[0], lo, hi, other * xc, other * yc, K, S, 1, 1, 0, 0);
         }
         return;
     }
@@ -496,12 +530,15 @@ DW_INLINE void DW(shifted_planes)(const dw_geometry *g, const REAL *x, const REA
         DW(own_weights)(g, w, own, K);
         for (ptrdiff_t b = 0, v = 0, end; b < blocks; b++, v = end) {
             end = vectors * (b + 1) / blocks;
-#define ROWS(T, dilated)                                                                                                    \
-    DW(shifted_rows)(g, x + v * LANES * S, own, NULL, start, y + v * LANES, r0, r1, m[b], lo, hi, 0, 0, K, S, T, 0, dilated)
+#define ROWS(T, dilated, half)                                                                                              \
+    DW(shifted_rows)(g, x + v * LANES * S, own, NULL, start, y + v * LANES, r0, r1, m[b], lo, hi, 0, 0, K, S, T, 0, dilated, half)
 #define RUN(T)                                                                                                     \
             if (T <= most && end - v == T) {                                                                       \
-                if (DW_SHIFTS && K == 3 && S == 1 && g->xw > 1) ROWS(T, 1);                                        \
-                else ROWS(T, 0);                                                                                   \
+                const int dilated = DW_SHIFTS && K == 3 && S == 1 && g->xw > 1, half = DW(ends_by_half)(g, v * LANES, T, K, S); \
+                if (dilated && half) ROWS(T - 1, 1, 1);                                                            \
+                else if (dilated) ROWS(T, 1, 0);                                                                   \
+                else if (half) ROWS(T - 1, 0, 1);                                                                  \
+                else ROWS(T, 0, 0);                                                                                \
             }
             RUN(1);
             RUN(2);

@@ -220,6 +220,10 @@ cdef bint row_tiles_win(const Plan* p, int shifted, bint down, Py_ssize_t lanes)
             return False      # too few rows for what each beyond a border costs (8x8x256, float64, 7x7: 0.77)
         else:                 # of planes that do not fit the scratch, about, bands turn the rows that they share twice
             most = k + 7 - (p.rows.size * p.cols.size > SCRATCH_BYTES // dw_max(DW_VECTOR_BYTES, 1))
+        if p.cols.out > lanes:
+            size = dw_ceil_div(2 * p.cols.out, lanes) * (lanes // 2)     # half vectors end rows, see ends_by_half
+            if k == 7 and s == 1:
+                return 32 * p.cols.out > 27 * size
         return 16 * p.cols.out > most * size
     if DW_VECTOR_BYTES < 64:  # fewer registers; and masks cost more, without AVX2 a branch for each lane
         return DW_VECTOR_BYTES == 32 and s == 1 and (
