@@ -23,7 +23,7 @@ cdef extern from *:
     enum: DW_MOST_LINES, DW_STRIPED
     ctypedef struct dw_grad:
         Py_ssize_t kh, kw, sh, sw, xh, xw, gh, gw, row_lo, row_hi, col_lo, col_hi, rows, cols, repeat, period
-        Py_ssize_t width, pad, dilation, pixel, ahead
+        Py_ssize_t width, pad, dilation, pixel, ahead, next_x, next_g, share, shares, from_ "from"
         const void *x_from
         const void *x_to
         const void *g_to
@@ -60,6 +60,7 @@ cdef enum:
     LINE_BYTES = 24576        # of the rows of x and grad that a slide along a row touches: a share of L1
     L1_BYTES = 32768          # 64 sets of 8 lines
     PLANE_BYTES = 24576       # of x and grad of planes taken together: a share of L1
+    RUN_BYTES = 700000        # of a unit whose successor is fetched whole, see next_pixels: a share of L2
     GROUP_BYTES = 16384       # sums of the channel blocks that take a piece in turn: a share of L1
 
 cdef enum GradFamily:
@@ -85,9 +86,11 @@ cdef struct GradPlan:
     Py_ssize_t blocks, groups, group                          # of channels; a group's most blocks
     Py_ssize_t together                                       # of those, how many at a time
     Py_ssize_t ahead                                          # elements that slides prefetch ahead; 0: none
+    bint runs                                                 # whether they prefetch the next unit's rows instead
     int shifted                                               # row family: by shifted tiles; 2: of two planes
     bint in_place                                             # grad is used where it lies, though x is copied
     bint far                                                  # x and grad are too large for the caches of one worker
+    bint stream                                               # ... for all caches
     Py_ssize_t parts, per_part                                # of the pieces; pieces of a part, 2**k
     Py_ssize_t gathered, scratch                              # numbers of a worker: for planes, in all
     Extent x, grad                                            # what may be read
@@ -100,6 +103,7 @@ cdef struct Unit:
     Phase rows
     Py_ssize_t r0, r1         # output rows of the phase
     Py_ssize_t e0, e1         # row family: output elements of a row
+    Py_ssize_t next_x, next_g    # p.runs: elements of x, and of grad, to the next unit, or 0
 
 
 cdef inline Unit make_unit(const GradPlan* p, Py_ssize_t k) noexcept nogil:
@@ -111,7 +115,16 @@ cdef inline Unit make_unit(const GradPlan* p, Py_ssize_t k) noexcept nogil:
     u.r0, u.r1 = u.rows.out * band // p.bands, u.rows.out * (band + 1) // p.bands
     u.e0 = p.line * u.chunk // p.chunks * p.strip
     u.e1 = dw_min(p.line * (u.chunk + 1) // p.chunks * p.strip, p.cols.out * p.period)
+    u.next_x, u.next_g = 0, 0
     return u
+
+
+cdef inline void look_ahead(const GradPlan* p, Unit* u, Py_ssize_t k) noexcept nogil:
+    """How far on unit k, the next one, lies; at stride 1, without phases."""
+    cdef Unit v = make_unit(p, k)
+    cdef Py_ssize_t rows = v.r0 - u.r0, cols = p.cols.out * v.chunk // p.chunks - p.cols.out * u.chunk // p.chunks
+    u.next_x = (v.image - u.image) * p.xn + rows * p.xh + cols * p.xw
+    u.next_g = (v.image - u.image) * p.gn + rows * p.gh + cols * p.gw
 
 
 # ---- one unit of one block: rows r0..r1 of a row phase, and a share of the columns ----
@@ -129,6 +142,7 @@ cdef inline void add_channels(const GradPlan* p, dw_grad* g, const Phase* rows, 
     cdef const real* xp
     cdef const real* gp
     g.sw, g.xw, g.gw = p.cols.step, p.cols.dilation * xw, p.cols.phases * gw
+    g.shares, g.from_ = blocks, first_channel(p, block) - base
     g.rows, g.row_lo, g.row_hi = r1 - r0, rows.lo - r0 * p.rows.step, rows.hi - r0 * p.rows.step
     for f in range(p.cols.phases):
         cols = make_phase(&p.cols, f)
@@ -136,7 +150,7 @@ cdef inline void add_channels(const GradPlan* p, dw_grad* g, const Phase* rows, 
         g.cols, g.col_lo, g.col_hi = c1 - c0, cols.lo - c0 * p.cols.step, cols.hi - c0 * p.cols.step
         xp, gp = x + (cols.first + c0 * p.cols.phases * p.cols.stride) * xw, grad + (f + c0 * p.cols.phases) * gw
         for k in range(blocks):      # the divisions above are once for all (7x7x960: 1.12 times as fast)
-            first = first_channel(p, block + k) - base
+            first, g.share = first_channel(p, block + k) - base, k
             if real is float:
                 grad_channels_f32(g, xp, gp, acc + k * p.taps * p.lanes, first, channels)
             else:
@@ -277,6 +291,7 @@ cdef void add_unit(const GradPlan* p, const Unit* u, Py_ssize_t first, Py_ssize_
         g.kh, g.kw, g.sh = p.rows.taps, p.cols.taps, p.rows.step
         g.repeat, g.period = p.repeat, p.period
         g.xh, g.gh, g.ahead, g.shifted = p.rows.dilation * p.xh, p.rows.phases * p.gh, p.ahead, p.shifted
+        g.next_x, g.next_g = u.next_x, u.next_g
         if p.family == CHANNELS:
             add_channels(p, &g, &u.rows, u.r0, u.r1, u.chunk, x, grad, acc, block, count, 0, p.channels)
         elif p.family == ROWS:
@@ -399,6 +414,8 @@ cdef void grad_task(GradPlan* p, Py_ssize_t task, const real* x, const real* gra
         memset(top, 0, size * sizeof(real))
         for unit in range(piece * p.per_piece, dw_min((piece + 1) * p.per_piece, p.units)):
             u = make_unit(p, unit)
+            if p.runs and unit + 1 < p.units:
+                look_ahead(p, &u, unit + 1)
             r0, r1 = u.r0, u.r1
             turns = dw_ceil_div(r1 - r0, p.at_once)
             for turn in range(turns):
@@ -531,7 +548,7 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
 cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
     """Units and pieces by geometry only; groups and parts for the workers."""
     cdef Py_ssize_t rows = dw_ceil_div(p.rows.out, p.rows.phases), most = TERMS, levels = 2, n, copied
-    cdef Py_ssize_t height, numbers = p.rows.size * p.cols.size + p.rows.out * p.cols.out    # of x and grad in a channel
+    cdef Py_ssize_t height, share, numbers = p.rows.size * p.cols.size + p.rows.out * p.cols.out    # of x and grad in a channel
     cdef Py_ssize_t want = dw_max(4 * workers, <Py_ssize_t> min(p.watch.rounds, 32.0))    # a signal waits for the last task
     cdef bint whole_rows = p.family == ROWS and p.shifted and DW_VECTOR_BYTES == 32
     p.line, p.strip = p.cols.out, p.lanes // p.period * p.period
@@ -556,8 +573,9 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
             p.group = dw_max(1, dw_min(dw_min(p.blocks, 16), PLANE_BYTES // size // dw_max(numbers, 1)))
     elif p.family != PLANES:
         p.group = dw_max(1, dw_min(p.blocks, GROUP_BYTES // (p.taps * p.lanes * size)))
-    if workers > 1:
-        p.group = dw_max(1, dw_min(p.group, p.blocks // want))
+    if workers > 1:           # of what comes from afar each takes a share of every pixel at once (145x145x200: 2 times as fast)
+        share = dw_ceil_div(p.blocks, workers) if p.far and (p.family == CHANNELS or p.family == PACKED) else p.blocks // want
+        p.group = dw_max(1, dw_min(p.group, share))
     if p.shifted == 2:
         p.group += p.group % 2
     p.groups = dw_ceil_div(p.blocks, p.group)
@@ -593,10 +611,13 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
     elif p.family == ROWS:
         p.together = p.group
     # from afar a slide's lines would come one by one (8 x 28x28x240 k5: 1.7 times the time); from the caches this costs a tenth
+    p.runs = (p.stream and p.family == CHANNELS and p.repeat == 1 and p.channels >= p.lanes
+              and p.rows.stride == p.cols.stride == p.rows.phases == p.cols.phases == 1 and (p.cols.taps > 1 or p.rows.taps == 1)
+              and 2 * size * p.group * p.lanes * dw_ceil_div(rows, p.bands) * dw_ceil_div(p.cols.out, p.chunks) <= RUN_BYTES)
     p.ahead = 0
     if p.far and p.gathered and p.in_place:
         p.ahead = p.lanes if p.family == PACKED else most * p.strip
-    elif p.far and not p.gathered and not whole_rows and (p.family != CHANNELS or p.channels > 4 * p.lanes):
+    elif p.far and not p.runs and not p.gathered and not whole_rows and (p.family != CHANNELS or p.channels > 4 * p.lanes):
         p.ahead = p.lanes
     p.scratch = p.gathered + levels * p.group * p.taps * p.lanes
 
@@ -624,7 +645,8 @@ cdef bint _kernel_grad(bint last, const real[:, :, :, :] x, const real[:, :, :, 
     p.wh, p.ww = elements(w.strides[0], w.shape[0], size), elements(w.strides[1], w.shape[1], size)
     p.watch = make_watch(<double> p.images * p.channels * p.rows.out * p.cols.out * p.rows.taps * p.cols.taps, workers)
     p.lanes, p.taps = lanes_of(size), w.shape[0] * w.shape[1]
-    p.far = touched_bytes(&p.rows, &p.cols, p.images, p.channels, p.repeat, size) > FAR_BYTES
+    numbers = touched_bytes(&p.rows, &p.cols, p.images, p.channels, p.repeat, size)
+    p.far, p.stream = numbers > FAR_BYTES, numbers > STREAM_BYTES
     p.family = choose_family(&p, last, size)
     p.period = p.channels if last and p.family == ROWS else 1
     set_head(&p, &x[0, 0, 0, 0], &grad[0, 0, 0, 0])
