@@ -60,7 +60,7 @@ cdef enum:
     LINE_BYTES = 24576        # of the rows of x and grad that a slide along a row touches: a share of L1
     L1_BYTES = 32768          # 64 sets of 8 lines
     PLANE_BYTES = 24576       # of x and grad of planes taken together: a share of L1
-    RUN_BYTES = 700000        # of a unit whose successor is fetched whole, see next_pixels: a share of L2
+    RUN_BYTES = 700000        # of a unit whose successor is fetched whole, see next_pixels (measured with an L2 of 1 MB)
     GROUP_BYTES = 16384       # sums of the channel blocks that take a piece in turn: a share of L1
 
 cdef enum GradFamily:
@@ -573,8 +573,10 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
             p.group = dw_max(1, dw_min(dw_min(p.blocks, 16), PLANE_BYTES // size // dw_max(numbers, 1)))
     elif p.family != PLANES:
         p.group = dw_max(1, dw_min(p.blocks, GROUP_BYTES // (p.taps * p.lanes * size)))
-    if workers > 1:           # of what comes from afar each takes a share of every pixel at once (145x145x200: 2 times as fast)
-        share = dw_ceil_div(p.blocks, workers) if p.far and (p.family == CHANNELS or p.family == PACKED) else p.blocks // want
+    if workers > 1:
+        share = p.blocks // want
+        if p.far and (p.family == CHANNELS or p.family == PACKED):   # large shares of each pixel (145x145x200: 2 times as fast)
+            share = dw_ceil_div(p.blocks, workers)
         p.group = dw_max(1, dw_min(p.group, share))
     if p.shifted == 2:
         p.group += p.group % 2
@@ -610,10 +612,10 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
         p.gathered = SCRATCH_BYTES // size
     elif p.family == ROWS:
         p.together = p.group
-    # from afar a slide's lines would come one by one (8 x 28x28x240 k5: 1.7 times the time); from the caches this costs a tenth
     p.runs = (p.stream and p.family == CHANNELS and p.repeat == 1 and p.channels >= p.lanes
               and p.rows.stride == p.cols.stride == p.rows.phases == p.cols.phases == 1 and (p.cols.taps > 1 or p.rows.taps == 1)
               and 2 * size * p.group * p.lanes * dw_ceil_div(rows, p.bands) * dw_ceil_div(p.cols.out, p.chunks) <= RUN_BYTES)
+    # from afar a slide's lines would come one by one (8 x 28x28x240 k5: 1.7 times the time); from the caches this costs a tenth
     p.ahead = 0
     if p.far and p.gathered and p.in_place:
         p.ahead = p.lanes if p.family == PACKED else most * p.strip

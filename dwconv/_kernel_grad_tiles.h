@@ -60,7 +60,7 @@ typedef struct {
     ptrdiff_t acc_p, acc_q;                  /* in the sums: to the next tap along, across */
     ptrdiff_t ahead;                         /* how far on to fetch what another slide needs, or 0 */
     ptrdiff_t next_x, next_g;                /* how far on to fetch pixels, or 0 */
-    ptrdiff_t pixels, vectors, x_pixel, g_pixel; /* ... for each line: how many, vectors of each, from one to the next */
+    ptrdiff_t pixels, numbers, x_pixel, g_pixel; /* ... for each line: how many, numbers of each, from one to the next */
 } dw_slide;
 
 /* How a slide loads: vectors; vectors of which some lanes count, by tap (row family); the last channels of a pixel and then its first;
@@ -216,7 +216,7 @@ DW_INLINE void DW(next_pixels)(const dw_grad *g, dw_slide *s, ptrdiff_t c0, ptrd
     s->next_x = g->next_x;
     if (!g->next_x) return;
     const ptrdiff_t at = (g->share * g->cols + c0) / g->shares;
-    s->pixels = (g->share * g->cols + c0 + cols) / g->shares - at, s->vectors = g->shares;
+    s->pixels = (g->share * g->cols + c0 + cols) / g->shares - at, s->numbers = g->shares * LANES;
     s->x_pixel = g->xw, s->g_pixel = g->gw;
     s->next_x = g->next_x + (g->kh - 1) * g->xh + (at - c0) * g->xw + g->from - first;
     s->next_g = g->next_g + (at - c0) * g->gw + g->from - first;
@@ -224,8 +224,8 @@ DW_INLINE void DW(next_pixels)(const dw_grad *g, dw_slide *s, ptrdiff_t c0, ptrd
 
 DW_INLINE void DW(fetch_pixels)(const dw_slide *s, const REAL *x, const REAL *grad) {
     for (ptrdiff_t k = 0; k < s->pixels; k++) {
-        for (ptrdiff_t i = 0; i < s->vectors; i++) DW_PREFETCH(x + s->next_x + k * s->x_pixel + i * LANES, 0);
-        for (ptrdiff_t i = 0; i < s->vectors; i++) DW_PREFETCH(grad + s->next_g + k * s->g_pixel + i * LANES, 0);
+        for (ptrdiff_t i = 0; i < s->numbers; i += 64 / REAL_SIZE) DW_PREFETCH(x + s->next_x + k * s->x_pixel + i, 0);
+        for (ptrdiff_t i = 0; i < s->numbers; i += 64 / REAL_SIZE) DW_PREFETCH(grad + s->next_g + k * s->g_pixel + i, 0);
     }
 }
 
@@ -254,7 +254,7 @@ DW_INLINE void DW(slide)(const dw_slide *s, const REAL *x, const REAL *g, REAL *
                 DW_PREFETCH(x + k * S * x_step + (Q - 1) * x_tap + s->ahead, 0); /* the row that the next line adds */
                 DW_PREFETCH(g + k * g_step + s->ahead, 0);
             }
-        if (mode <= DW_SPLIT && s->next_x) DW(fetch_pixels)(s, x, g);
+        if ((mode == DW_WHOLE || mode == DW_SPLIT) && s->next_x) DW(fetch_pixels)(s, x, g);
         if (!across) continue;
         if (mode != DW_WHOLE) {
             g_lanes = m->g;
@@ -412,6 +412,7 @@ static void DW(slide_along)(const dw_slide *s, const REAL *x, const REAL *g, REA
         for (ptrdiff_t p = 0; p < n; p += P) {
             P = dw_next_taps(n - p, most);
             dw_slide t = *s;
+            if (rest || p) t.next_x = 0; /* once is enough */
             t.lo = dw_steps(s->lo - rest, stride) - p;
             t.hi = dw_steps(s->hi - rest, stride) - p;
             t.x_step = s->x_step * stride;
@@ -492,9 +493,9 @@ static void DW(grad_columns)(const dw_grad *g, const REAL *x, const REAL *grad, 
     s.across = g->sh;
     s.acc_p = LANES;
     s.acc_q = g->kw * LANES;
+    DW(next_pixels)(g, &s, c0, cols, first);
     if (mode == DW_SPLIT) {
         s.across_lo = g->row_lo, s.across_hi = g->row_hi, s.ahead = g->ahead;
-        DW(next_pixels)(g, &s, c0, cols, first);
 #define TILE(K, S) if (g->kw == K && g->sw == S) DW(slide_split_##K##_##S)(&s, x, grad, acc, b);
         DW_SPLIT_SLIDES(TILE)
 #undef TILE
@@ -505,7 +506,6 @@ static void DW(grad_columns)(const dw_grad *g, const REAL *x, const REAL *grad, 
         s.across_lo = g->row_lo - q;
         s.across_hi = g->row_hi - q;
         s.ahead = q ? 0 : g->ahead;
-        DW(next_pixels)(g, &s, c0, cols, first);
         if (q) s.next_x = 0;
         DW(slide_along)(&s, x + q * g->xh, grad, acc + q * s.acc_q, b, g->kw, g->sw, Q, mode);
     }

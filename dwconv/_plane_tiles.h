@@ -8,9 +8,10 @@
  *   shifted  down the rows with K/S rows of outputs in registers: each input is loaded once, and shifted from its neighbours for the
  *            taps (rows of 56: 1.4 times as fast as loading those, which cross cache lines).  Many planes a call.  Loads per
  *            multiply-add: (S*T + 1) / (K*K*T/S), and the weights of kernels wider than 3.  3x3 also dilated, and two planes in a
- *            vector where half of it holds a row (7x7: 1.4 times as fast as planes as channels): those, but for stride 2, 7x7 kernels
- *            at stride 1, and half vectors, which end rows, load each tap column.  With AVX2 3x3 only, and loads for all:
- *            (3*T + 9) / (9*T) at stride 1, (8*T + 9) / (9*T) at stride 2; 7.6 and 14 cycles a vector from L1.
+ *            vector where half of it holds a row (7x7: 1.4 times as fast as planes as channels): those, but for stride 2, and 7x7
+ *            kernels at stride 1 load each tap column.  Half vectors, which end rows, do so too (at stride 2 each two of them).
+ *            With AVX2 3x3 only, and loads for all: (3*T + 9) / (9*T) at stride 1, (8*T + 9) / (9*T) at stride 2; 7.6 and 14
+ *            cycles a vector from L1.
  *   slide    the same with loads for the taps, stride 1: other dilation, more padding, CPUs without cheap shifts.  Loads per
  *            multiply-add: (K unaligned loads of T vectors + K*K weights, of which each serves T) / (K*K*T).
  *   strip    DW_PLANE_ROWS rows of outputs at once (the last overlaps its neighbour), and along the row: for rows so long, or images so
@@ -267,17 +268,17 @@ DW_INLINE int DW(ends_by_half)(const dw_geometry *g, ptrdiff_t c, ptrdiff_t vect
 #if DW_SHIFTS
 /* Of T vectors of columns: where the outputs of the last begin; inputs that exist, outputs of the last vector, and outputs of the first,
  * the last and, dilated, the one before it for which tap column j exists.  Nothing else is missing where `shifted_serve` says so.
- * half: of a half vector at stride 2, inputs that exist for tap columns 0 and 1, 2 and 3, ... */
+ * two: of a half vector at stride 2, inputs that exist for tap columns 0 and 1, 2 and 3, ... */
 typedef struct {
     ptrdiff_t at;
-    MASK in[2 * DW_SHIFTED_VECTORS + 1], out, first[7], last[7], before[3], half[4];
+    MASK in[2 * DW_SHIFTED_VECTORS + 1], out, first[7], last[7], before[3], two[4];
 } DW(dw_shifted_lanes);
 
 DW_INLINE void DW(shifted_lanes)(const dw_geometry *g, DW(dw_shifted_lanes) *m, ptrdiff_t c, ptrdiff_t vectors, const int half) {
     const ptrdiff_t S = g->sw, before = g->pad - c * S, after = before + g->width;
     const ptrdiff_t last = m->at = half ? g->cols - c - LANES / 2 : (vectors - 1) * LANES;
     m->out = DW(lanes)(0, g->cols - c - last);
-    for (ptrdiff_t i = 0; i < 4; i++) m->half[i] = DW(lanes)(before - last * S - 2 * i, after - last * S - 2 * i);
+    for (ptrdiff_t i = 0; i < (half && S == 2 ? 4 : 0); i++) m->two[i] = DW(lanes)(before - last * S - 2 * i, after - last * S - 2 * i);
     for (ptrdiff_t k = 0; k <= S * vectors; k++) m->in[k] = DW(lanes)(before - k * LANES, after - k * LANES);
     for (ptrdiff_t j = 0; j < g->kw; j++) {
         const ptrdiff_t lo = dw_ceil_div(before - j * g->xw, S), hi = dw_ceil_div(after - j * g->xw, S);
@@ -349,12 +350,12 @@ DW_INLINE void DW(shifted_inputs)(const REAL *x, VEC *v, const DW(dw_shifted_lan
 
 /* Inputs of the half vector that ends a row, for each tap column; x: that of its first output and column.  By loads, of which few lie
  * across lines, and at stride 2 a shuffle each. */
-DW_INLINE void DW(half_inputs)(const REAL *x, HALF *v, const DW(dw_shifted_lanes) *m, ptrdiff_t xw, const int K, const int S) {
+DW_INLINE void DW(half_inputs)(const REAL *x, HVEC *v, const DW(dw_shifted_lanes) *m, ptrdiff_t xw, const int K, const int S) {
     const IVEC lane = {DW_JOIN(DW_IOTA_, LANES)};
     DW_UNROLL for (int j = 0; j < K; j += S, x += S * xw) {
-        if (S == 1) v[j] = j > K / 2 ? DW(load_half_lanes)(x, m->last[j]) : *(const HALF *)x;
+        if (S == 1) v[j] = j > K / 2 ? DW(load_half_lanes)(x, m->last[j]) : *(const HVEC *)x;
         else {
-            const VEC two = j + 1 > K / 2 ? DW(load_lanes)(x, m->half[j / 2]) : DW(load)(x);
+            const VEC two = j + 1 > K / 2 ? DW(load_lanes)(x, m->two[j / 2]) : DW(load)(x);
             v[j] = DW(first_half)(DW(permute)(two, lane + lane));
             if (j + 1 < K) v[j + 1] = DW(first_half)(DW(permute)(two, lane + lane + 1));
         }
@@ -379,7 +380,7 @@ DW_INLINE void DW(shifted_rows)(const dw_geometry *g, const REAL *x, const REAL 
         DW_UNROLL for (int s = 0; s < S; s++) {
             if (t0 <= r * S + s && r * S + s < t1) {
                 VEC v[7 * DW_SHIFTED_VECTORS];
-                HALF last[7];
+                HVEC last[7];
                 if (half) DW(half_inputs)(x + m.at * S, last, &m, xw, K, S);
                 if (paired) DW(paired_inputs)(x, v, &m, xc, xw, S);
                 else DW(shifted_inputs)(x, v, &m, xw, K, S, T, dilated, half);
@@ -412,7 +413,7 @@ DW_INLINE void DW(shifted_rows)(const dw_geometry *g, const REAL *x, const REAL 
             if (paired) {
                 DW(store_half)(y, acc[0], m.out, 0);
                 DW(store_half)(y + yc, acc[0], m.out, 1);
-            } else if (half) DW(store_half)(y + m.at, acc[T], m.out, 0);
+            } else if (half) *(HVEC *)(y + m.at) = DW(first_half)(acc[T]);
             else DW(store_lanes)(y + (T - 1) * LANES, acc[T - 1], m.out);
         }
         DW_UNROLL for (int a = 0; a < A; a++)
@@ -535,9 +536,9 @@ DW_INLINE void DW(shifted_planes)(const dw_geometry *g, const REAL *x, const REA
 #define RUN(T)                                                                                                     \
             if (T <= most && end - v == T) {                                                                       \
                 const int dilated = DW_SHIFTS && K == 3 && S == 1 && g->xw > 1, half = DW(ends_by_half)(g, v * LANES, T, K, S); \
-                if (dilated && half) ROWS(T - 1, 1, 1);                                                            \
+                if (T > 1 && dilated && half) ROWS(T - 1, 1, 1);                                                            \
                 else if (dilated) ROWS(T, 1, 0);                                                                   \
-                else if (half) ROWS(T - 1, 0, 1);                                                                  \
+                else if (T > 1 && half) ROWS(T - 1, 0, 1);                                                                  \
                 else ROWS(T, 0, 0);                                                                                \
             }
             RUN(1);

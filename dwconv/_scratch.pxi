@@ -195,9 +195,11 @@ cdef void run_staged(Plan* p, const real* x, const real* w, const real* bias, re
 cdef bint row_tiles_win(const Plan* p, int shifted, bint down, Py_ssize_t lanes) noexcept nogil:
     """Whether vectors along the rows beat planes as channels: they do where the last vector of a row is not too empty.
 
-    Measured for each kernel and stride on rows of 8 to 150: up to how many 16ths of its vectors a row loses.  shifted: whether
-    there are shifted tiles for it; 2: for two planes at once.  down: whether there is a way down the columns."""
+    Measured for each kernel and stride on rows of 8 to 150: up to how many 16ths of its vectors, of which the last may be a
+    half, a row loses.  shifted: whether there are shifted tiles for it; 2: for two planes at once.  down: whether there is a
+    way down the columns."""
     cdef Py_ssize_t k = p.rows.taps, s = p.cols.stride, size = dw_ceil_div(p.cols.out, lanes) * lanes, most = 16
+    cdef bint large = p.rows.size * p.cols.size > SCRATCH_BYTES // dw_max(DW_VECTOR_BYTES, 1)     # of a plane, about
     if down and 16 * p.cols.out >= 10 * size and (p.cols.taps == 1 or k * p.cols.taps <= (4 if DW_VECTOR_BYTES == 64 else 3)):
         return True
     if (s > 1 and not shifted and DW_VECTOR_BYTES >= 32 and p.cols.out >= WIDE_ROW and 8 * p.cols.out > 7 * size
@@ -212,18 +214,18 @@ cdef bint row_tiles_win(const Plan* p, int shifted, bint down, Py_ssize_t lanes)
     if shifted == 2 and p.repeat == 1 and p.channels > 1:
         return p.cols.out >= 4
     if shifted:
+        if p.cols.out > lanes and (k > 3 or s == 1):     # half vectors end rows, see ends_by_half
+            size = dw_ceil_div(2 * p.cols.out, lanes) * (lanes // 2)
+            if k == 7 and s == 1:
+                return 32 * p.cols.out > (27 - large) * size
         if k == 3:
             most = 7
         elif s == 2 and p.cols.out > lanes:
             most = 9 if k == 5 else 12
         elif s == 1 and p.cols.out <= lanes and p.rows.out <= 12:
             return False      # too few rows for what each beyond a border costs (8x8x256, float64, 7x7: 0.77)
-        else:                 # of planes that do not fit the scratch, about, bands turn the rows that they share twice
-            most = k + 7 - (p.rows.size * p.cols.size > SCRATCH_BYTES // dw_max(DW_VECTOR_BYTES, 1))
-        if p.cols.out > lanes:
-            size = dw_ceil_div(2 * p.cols.out, lanes) * (lanes // 2)     # half vectors end rows, see ends_by_half
-            if k == 7 and s == 1:
-                return 32 * p.cols.out > 27 * size
+        else:                 # of planes that do not fit the scratch bands turn the rows that they share twice
+            most = k + 7 - large
         return 16 * p.cols.out > most * size
     if DW_VECTOR_BYTES < 64:  # fewer registers; and masks cost more, without AVX2 a branch for each lane
         return DW_VECTOR_BYTES == 32 and s == 1 and (

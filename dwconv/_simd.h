@@ -121,11 +121,11 @@
 #undef VEC
 #undef IVEC
 #undef MASK
-#undef HALF
+#undef HVEC
 #define VEC DW(dw_vec)
 #define IVEC DW(dw_ivec)
 #define MASK DW(dw_mask)
-#define HALF DW(dw_half)
+#define HVEC DW(dw_half)
 
 #if DW_BYTES / REAL_SIZE == 16
 #define LANES 16
@@ -480,27 +480,27 @@ DW_INLINE VEC DW(add_product)(VEC acc, VEC a, VEC b, MASK m) {
 
 #if DW_BYTES == 64
 /* Half a vector: Zen 4 multiplies and adds two of them in the time of one vector. */
-typedef REAL HALF __attribute__((vector_size(32), aligned(REAL_SIZE), may_alias));
+typedef REAL HVEC __attribute__((vector_size(32), aligned(REAL_SIZE), may_alias));
 
-DW_INLINE HALF DW(load_half_lanes)(const REAL *p, MASK m) {
+DW_INLINE HVEC DW(load_half_lanes)(const REAL *p, MASK m) {
 #if REAL_SIZE == 4
-    return (HALF)_mm256_maskz_loadu_ps((__mmask8)m, p);
+    return (HVEC)_mm256_maskz_loadu_ps((__mmask8)m, p);
 #else
-    return (HALF)_mm256_maskz_loadu_pd((__mmask8)m, p);
+    return (HVEC)_mm256_maskz_loadu_pd((__mmask8)m, p);
 #endif
 }
 
-DW_INLINE HALF DW(first_half)(VEC v) {
+DW_INLINE HVEC DW(first_half)(VEC v) {
 #if REAL_SIZE == 4
-    return (HALF)_mm512_castps512_ps256((__m512)v);
+    return (HVEC)_mm512_castps512_ps256((__m512)v);
 #else
-    return (HALF)_mm512_castpd512_pd256((__m512d)v);
+    return (HVEC)_mm512_castpd512_pd256((__m512d)v);
 #endif
 }
 
 /* acc + a * b in the first half of the lanes, in those that are on; the second half may hold anything.  By assembly, since gcc would keep
  * a copy of b for its half. */
-DW_INLINE VEC DW(add_half)(VEC acc, HALF a, VEC b) {
+DW_INLINE VEC DW(add_half)(VEC acc, HVEC a, VEC b) {
 #if REAL_SIZE == 4
     __asm__("vfmadd231ps %1, %t2, %t0" : "+v"(acc) : "vm"(a), "v"(b));
 #else
@@ -509,7 +509,7 @@ DW_INLINE VEC DW(add_half)(VEC acc, HALF a, VEC b) {
     return acc;
 }
 
-DW_INLINE VEC DW(add_half_product)(VEC acc, HALF a, VEC b, MASK m) {
+DW_INLINE VEC DW(add_half_product)(VEC acc, HVEC a, VEC b, MASK m) {
 #if REAL_SIZE == 4
     __asm__("vfmadd231ps %1, %t2, %t0%{%3%}" : "+v"(acc) : "v"(a), "v"(b), "Yk"(m));
 #else

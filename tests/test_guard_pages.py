@@ -200,6 +200,10 @@ def grid(vector_bytes):
             if w > 0:
                 yield Case(**common, c=3, h=5, w=w, size=(k, k), dilation=(1, d),
                            padding=((half, half), (left * half * d, right * half * d)))
+        halves = itertools.product((5, 7), (lanes + 1, lanes + lanes // 2), (0, 1), (0, 1)) if data_format == LAYOUTS[1] else ()
+        for k, out, left, right in halves:  # rows that end with half a vector
+            w = (out - 1) * 2 + k - (left + right) * (k // 2)
+            yield Case(**common, c=3, w=w, size=(k, k), strides=(2, 2), padding=((1, 1), (left * (k // 2), right * (k // 2))))
         for workers in (1, 2):  # a row of x that no output of its phase reaches, beside those that lie in the padding alone
             yield Case(**common, h=3, w=33, strides=(2, 2), dilation=(3, 1), padding=((9, 0), (1, 1)), workers=workers)
             yield Case(**common, h=100, w=1023, strides=(2, 2), padding=((101, 0), (1, 1)), workers=workers)

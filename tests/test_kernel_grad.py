@@ -200,6 +200,22 @@ def test_pixels_far_apart(kernels, k, strides, dilation, size):
         assert a.tobytes() == b.tobytes()
 
 
+@pytest.mark.parametrize(("k", "size", "c", "dtype"), [
+    (3, (61, 28), 72, np.float32), (3, (61, 28), 37, np.float64), (3, (9, 130), 56, np.float32),
+    ((5, 3), (26, 40), 40, np.float32)])
+def test_pixels_from_memory(kernels, k, size, c, dtype):
+    """One image again and again, more than caches hold: slides fetch what the next ones take, workers share each pixel."""
+    kernel_shape = (*(k if isinstance(k, tuple) else (k, k)), 1)
+    x, grad = oracle.integers((1, *size, c), 1, 2), oracle.integers((1, *size, c), 2, 2)
+    expected, _ = reference(x, grad, kernel_shape, *geometry(x.shape, kernel_shape, 1, 1, "same")[:2])
+    n = 18_000_000 // (2 * x.size * np.dtype(dtype).itemsize) + 1
+    rows, cols, _ = geometry((n, *size, c), kernel_shape, 1, 1, "same")
+    x, grad = (np.broadcast_to(a.astype(dtype), (n, *size, c)) for a in (x, grad))
+    for workers in (1, 2, 3):
+        w_grad = call("channels_last", x, grad, np.full(expected.shape, SENTINEL, dtype), rows, cols, workers)
+        np.testing.assert_array_equal(w_grad, n * expected)
+
+
 @paths
 def test_same_bits(kernels, path):
     """For any number of workers and any strides; within the bound of the sums."""
