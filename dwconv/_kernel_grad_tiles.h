@@ -824,7 +824,7 @@ static int DW(grad_shifted_serve)(ptrdiff_t kh, ptrdiff_t kw, ptrdiff_t sh, ptrd
 #define TILE(K, S, MOST) found |= kh == K && kw == K && sh == S && sw == S;
     DW_GRAD_SHIFTED_TILES(TILE)
 #undef TILE
-    if (!found || !DW(borders_serve)(kw, 1, sw, cols, width, pad)) return 0;
+    if (!found || !DW(borders_serve)(kw, 1, sw, cols, width, pad, 0)) return 0;
     return DW(pairs_serve)(kw, sw, cols, width, pad) ? 2 : 1;
 }
 

@@ -234,11 +234,12 @@ DW_FLAT_TILES(TILE)
 /* ---- shifted ---- */
 
 /* Whether shifted tiles know the borders of a row: padding of at most half a kernel, and only outputs of a row's last vector (dilated:
- * of two) miss inputs on the right. */
-static int DW(borders_serve)(ptrdiff_t taps, ptrdiff_t dilation, ptrdiff_t stride, ptrdiff_t cols, ptrdiff_t width, ptrdiff_t pad) {
+ * of two) miss inputs on the right; or others too, where a half vector computes them again (again). */
+static int DW(borders_serve)(ptrdiff_t taps, ptrdiff_t dilation, ptrdiff_t stride, ptrdiff_t cols, ptrdiff_t width, ptrdiff_t pad,
+                             const int again) {
     const ptrdiff_t half = taps / 2 * dilation, after = width + pad; /* of input elements, from tap 0 of output 0 on */
     return pad <= half && (cols - 1) * stride + half < after
-           && (dilation > 1 || ((cols - 1) / LANES * LANES - 1) * stride + 2 * half < after);
+           && (dilation > 1 || again || ((cols - 1) / LANES * LANES - 1) * stride + 2 * half < after);
 }
 
 /* Whether rows of two planes fit one vector of outputs, and at stride 2 their inputs one each. */
@@ -246,23 +247,25 @@ static int DW(pairs_serve)(ptrdiff_t taps, ptrdiff_t stride, ptrdiff_t cols, ptr
     return DW_SHIFTS && taps == 3 && cols <= LANES / 2 && (stride == 1 || dw_min((cols - 1) * stride + taps, pad + width) <= LANES);
 }
 
+/* Whether the last of some vectors of columns, from column c on, is half a vector, which then ends with the row: where that holds what is
+ * left (rows of 17 to 24 1.2 to 1.3 times as fast, of 56 1.1; 3x3 at stride 2, which multiplies less than it shuffles, 0.85 to 1.1). */
+DW_INLINE int DW(ends_by_half)(const dw_geometry *g, ptrdiff_t c, ptrdiff_t vectors, const int K, const int S) {
+    return DW_SHIFTS && vectors > 1 && (K > 3 || S == 1) && g->cols - c - (vectors - 1) * LANES <= LANES / 2;
+}
+
 /* Whether there is a shifted tile for this geometry: 0, 1, or 2, where it takes the rows of two planes. */
 static int DW(shifted_serve)(const dw_geometry *g) {
+    /* 5x5: inputs past the row are loaded as zeros, those of 7x7 are not (rows of 33, 49, 65 1.2 times as fast as planes as channels) */
+    const int again = g->kw == 5 && g->sw == 1 && DW(ends_by_half)(g, 0, dw_ceil_div(g->cols, LANES), 5, 1);
     int most = 0;
 #define TILE(K, S, MOST) if (g->kh == K && g->kw == K && g->sh == S && g->sw == S) most = MOST;
     DW_SHIFTED_TILES(TILE)
 #undef TILE
     if (!most || g->period > 1 || g->cols > (g->xw > 1 || (g->far && g->strips > 1) ? most * LANES : DW_SHIFTED_COLS)
         || (g->xw > 1 && (!DW_SHIFTS || g->kw != 3 || g->sw != 1 || g->xw > LANES / 2))
-        || !DW(borders_serve)(g->kw, g->xw, g->sw, g->cols, g->width, g->pad))
+        || !DW(borders_serve)(g->kw, g->xw, g->sw, g->cols, g->width, g->pad, again))
         return 0;
     return DW(pairs_serve)(g->kw, g->sw, g->cols, g->width, g->pad) ? 2 : 1;
-}
-
-/* Whether the last of some vectors of columns, from column c on, is half a vector, which then ends with the row: where that holds what is
- * left (rows of 17 to 24 1.2 to 1.3 times as fast, of 56 1.1; 3x3 at stride 2, which multiplies less than it shuffles, 0.85 to 1.1). */
-DW_INLINE int DW(ends_by_half)(const dw_geometry *g, ptrdiff_t c, ptrdiff_t vectors, const int K, const int S) {
-    return DW_SHIFTS && vectors > 1 && (K > 3 || S == 1) && g->cols - c - (vectors - 1) * LANES <= LANES / 2;
 }
 
 #if DW_SHIFTS
