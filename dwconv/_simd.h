@@ -237,15 +237,34 @@ DW_INLINE VEC DW(load_two)(const REAL *a, const REAL *b, MASK m) {
 #endif
 }
 
+/* Half a vector: Zen 4 multiplies and adds two of them in the time of one vector. */
+typedef REAL HVEC __attribute__((vector_size(32), aligned(REAL_SIZE), may_alias));
+
+DW_INLINE HVEC DW(load_half_lanes)(const REAL *p, MASK m) {
+#if REAL_SIZE == 4
+    return (HVEC)_mm256_maskz_loadu_ps((__mmask8)m, p);
+#else
+    return (HVEC)_mm256_maskz_loadu_pd((__mmask8)m, p);
+#endif
+}
+
+DW_INLINE HVEC DW(first_half)(VEC v) {
+#if REAL_SIZE == 4
+    return (HVEC)_mm512_castps512_ps256((__m512)v);
+#else
+    return (HVEC)_mm512_castpd512_pd256((__m512d)v);
+#endif
+}
+
 /* The first half of the lanes from a, the second from b, where they are on in m, whose first lanes count; the others are 0.  By halves, of
  * which fewer lie across lines. */
 DW_INLINE VEC DW(load_halves)(const REAL *a, const REAL *b, MASK m) {
 #if REAL_SIZE == 4
-    const __m512 first = _mm512_castps256_ps512(_mm256_maskz_loadu_ps((__mmask8)m, a));
-    return (VEC)_mm512_insertf32x8(first, _mm256_maskz_loadu_ps((__mmask8)m, b), 1);
+    const __m512 first = _mm512_castps256_ps512((__m256)DW(load_half_lanes)(a, m));
+    return (VEC)_mm512_insertf32x8(first, (__m256)DW(load_half_lanes)(b, m), 1);
 #else
-    const __m512d first = _mm512_castpd256_pd512(_mm256_maskz_loadu_pd((__mmask8)m, a));
-    return (VEC)_mm512_insertf64x4(first, _mm256_maskz_loadu_pd((__mmask8)m, b), 1);
+    const __m512d first = _mm512_castpd256_pd512((__m256d)DW(load_half_lanes)(a, m));
+    return (VEC)_mm512_insertf64x4(first, (__m256d)DW(load_half_lanes)(b, m), 1);
 #endif
 }
 
@@ -271,11 +290,11 @@ DW_INLINE void DW(store_lanes)(REAL *p, VEC v, MASK m) {
  * instruction of the extraction and the store, which faults on lanes that are off. */
 DW_INLINE void DW(store_half)(REAL *p, VEC v, MASK m, const int second) {
 #if REAL_SIZE == 4
-    __m256 half = second ? _mm512_extractf32x8_ps((__m512)v, 1) : _mm512_castps512_ps256((__m512)v);
+    __m256 half = second ? _mm512_extractf32x8_ps((__m512)v, 1) : (__m256)DW(first_half)(v);
     DW_HOLD(half);
     _mm256_mask_storeu_ps(p, (__mmask8)m, half);
 #else
-    __m256d half = second ? _mm512_extractf64x4_pd((__m512d)v, 1) : _mm512_castpd512_pd256((__m512d)v);
+    __m256d half = second ? _mm512_extractf64x4_pd((__m512d)v, 1) : (__m256d)DW(first_half)(v);
     DW_HOLD(half);
     _mm256_mask_storeu_pd(p, (__mmask8)m, half);
 #endif
@@ -479,25 +498,6 @@ DW_INLINE VEC DW(add_product)(VEC acc, VEC a, VEC b, MASK m) {
 }
 
 #if DW_BYTES == 64
-/* Half a vector: Zen 4 multiplies and adds two of them in the time of one vector. */
-typedef REAL HVEC __attribute__((vector_size(32), aligned(REAL_SIZE), may_alias));
-
-DW_INLINE HVEC DW(load_half_lanes)(const REAL *p, MASK m) {
-#if REAL_SIZE == 4
-    return (HVEC)_mm256_maskz_loadu_ps((__mmask8)m, p);
-#else
-    return (HVEC)_mm256_maskz_loadu_pd((__mmask8)m, p);
-#endif
-}
-
-DW_INLINE HVEC DW(first_half)(VEC v) {
-#if REAL_SIZE == 4
-    return (HVEC)_mm512_castps512_ps256((__m512)v);
-#else
-    return (HVEC)_mm512_castpd512_pd256((__m512d)v);
-#endif
-}
-
 /* acc + a * b in the first half of the lanes, in those that are on; the second half may hold anything.  By assembly, since gcc would keep
  * a copy of b for its half. */
 DW_INLINE VEC DW(add_half)(VEC acc, HVEC a, VEC b) {
