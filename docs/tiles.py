@@ -93,6 +93,10 @@ def rows(registers):
     for k, parity, t in table("_input_grad_tiles.h", "DW_GRAD_STRIPS", registers):
         if parity == 0:
             found["channels, input gradient", f"{k} x {k}, stride 2"] = f"2 x {t} columns", (k + t + (k - 1) // 2) / (t * k)
+    for k, p, q, t in table("_input_grad_tiles.h", "DW_GRAD_BOTH", registers):
+        if p == q == 0:
+            found["channels, input gradient, two rows", f"{k} x {k}, stride 2"] = (
+                f"2 rows x 2 x {t} columns", (2 * (t + 1) + k * k) / (t * k * k))
     for p, q in table("_kernel_grad_tiles.h", "DW_SLIDES", registers):
         if (p, q) in ((3, 3), (3, 4), (5, 5), (7, 3)):
             again = q if registers == NARROW and p * q > 9 else 0  # of the oldest gradient

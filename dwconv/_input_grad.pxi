@@ -22,10 +22,11 @@ cdef extern from *:
     ctypedef struct dw_grad_planes:
         Py_ssize_t rows, cols, grad_rows, grad_cols, row_pad, col_pad, xh, yh, xc, yc, wh, ww, taps, planes
     bint dw_grad_pairs(Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
-    void grad_strip_f32(const dw_geometry*, Py_ssize_t, const float*, const float*, float*, const dw_grad_row*, Py_ssize_t,
-                        Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
-    void grad_strip_f64(const dw_geometry*, Py_ssize_t, const double*, const double*, double*, const dw_grad_row*, Py_ssize_t,
-                        Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
+    bint dw_grad_both(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
+    void grad_strip_f32(const dw_geometry*, Py_ssize_t, int, const float*, const float*, float*, const dw_grad_row*,
+                        Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
+    void grad_strip_f64(const dw_geometry*, Py_ssize_t, int, const double*, const double*, double*, const dw_grad_row*,
+                        Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     void grad_planes_f32(const dw_grad_planes*, const float*, const float*, float*) nogil
     void grad_planes_f64(const dw_grad_planes*, const double*, const double*, double*) nogil
     void add_groups_f32(const float*, Py_ssize_t, float*, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
@@ -102,6 +103,7 @@ cdef void grad_window(const Plan* p, const Axis* rows, const Axis* cols, const r
     cdef dw_grad_row strip[2]
     cdef Taps th, tw
     cdef Py_ssize_t i, j, k, lanes = lanes_of(sizeof(real)), height
+    cdef int parity = 2
     cdef const real* wt
     cdef real* to
     g.clamp, g.lo, g.hi, g.repeat, g.period, g.sh, g.sw = 0, 0, 0, 1, 1, 1, 1
@@ -111,18 +113,26 @@ cdef void grad_window(const Plan* p, const Axis* rows, const Axis* cols, const r
     g.pad, g.width = cols.pad, cols.out
     if dw_grad_pairs(cols.taps, cols.stride, cols.dilation) and channels >= lanes:
         g.x0, g.ww, g.yh, g.yw, g.cols, g.far = 0, p.ww, p.yh, p.yw, cols.size, p.geometry.far
+        if cols.taps == 3 and dw_grad_both(rows.taps, rows.stride, rows.dilation, p.yw * <Py_ssize_t> sizeof(real)):
+            parity, g.wh = rows.pad & 1, p.wh
         for i in range(0, rows.size, 2):
-            for k in range(dw_min(rows.size - i, 2)):
-                th = taps_of(rows, i + k)
-                th.lo, th.hi = dw_max(th.lo, 0), dw_min(th.hi, th.count)
-                strip[k].x = (th.first + th.lo * reach(rows)) * p.xh
-                strip[k].w = (th.last - th.lo * rows.step) * p.wh
-                strip[k].y = (i + k) * p.yh
-                strip[k].taps = dw_max(th.hi - th.lo, 0)
-            if real is float:
-                grad_strip_f32(&g, cols.taps, x, w, y, strip, dw_min(rows.size - i, 2), first, blocks, channels)
+            height = dw_min(rows.size - i, 2)
+            if parity < 2:
+                k = (i + rows.pad - parity) // 2 - (2 - parity) // 2          # the first gradient row that reaches the pair
+                strip[0].x, strip[0].w, strip[0].y = k * p.xh, 0, i * p.yh
+                strip[0].taps = (0 <= k < rows.out) + 2 * (0 <= k + 1 < rows.out)
             else:
-                grad_strip_f64(&g, cols.taps, x, w, y, strip, dw_min(rows.size - i, 2), first, blocks, channels)
+                for k in range(height):
+                    th = taps_of(rows, i + k)
+                    th.lo, th.hi = dw_max(th.lo, 0), dw_min(th.hi, th.count)
+                    strip[k].x = (th.first + th.lo * reach(rows)) * p.xh
+                    strip[k].w = (th.last - th.lo * rows.step) * p.wh
+                    strip[k].y = (i + k) * p.yh
+                    strip[k].taps = dw_max(th.hi - th.lo, 0)
+            if real is float:
+                grad_strip_f32(&g, cols.taps, parity, x, w, y, strip, height, first, blocks, channels)
+            else:
+                grad_strip_f64(&g, cols.taps, parity, x, w, y, strip, height, first, blocks, channels)
         return
     g.yh, g.yw = period(rows) * p.yh, period(cols) * p.yw
     for i in range(dw_min(period(rows), rows.size)):

@@ -1,7 +1,7 @@
 /* What the gradient of the input needs beside the forward's tiles: column phases taken together, sums over a multiplier.
  *
  * A template like _tiles.h, included after it.  With stride 2 the even and the odd columns of x_grad see different taps of
- * the same outputs' gradients; a tile here makes 2 * T neighbouring columns of one row, so that each vector of the gradient
+ * the same outputs' gradients; a tile here makes 2 * T neighbouring columns of one row or two, so that each vector of the gradient
  * is loaded once for both and x_grad is written in the order of memory.  Other strides go phase by phase through the
  * forward's tiles.  Chains are those of _tiles.h: gradients in row-major order.
  *
@@ -36,6 +36,7 @@ typedef struct {
 #else
 #define DW_GRAD_STRIPS(TILE) TILE(3, 0, 4) TILE(3, 1, 4) TILE(5, 0, 4) TILE(5, 1, 4)
 #endif
+#define DW_GRAD_BOTH(TILE) TILE(3, 0, 0, 7) TILE(3, 0, 1, 7) TILE(3, 1, 0, 7) TILE(3, 1, 1, 7)
 #define DW_GRAD_PLANES(PLANE)                                               \
     PLANE(3, 0, 0) PLANE(3, 0, 1) PLANE(3, 1, 0) PLANE(3, 1, 1)             \
     PLANE(5, 0, 0) PLANE(5, 0, 1) PLANE(5, 1, 0) PLANE(5, 1, 1)
@@ -60,6 +61,12 @@ typedef struct {
 
 static inline int dw_grad_pairs(ptrdiff_t taps, ptrdiff_t stride, ptrdiff_t dilation) {
     return stride == 2 && dilation == 1 && (taps == 3 || taps == 5);
+}
+
+/* ... and of rows, for channel tiles of both, in pixels of x_grad so many bytes apart: lines 1 KB apart share so few sets of L1 that the many
+ * of two rows lose theirs (28x28x256: 1.6 times the time). */
+static inline int dw_grad_both(ptrdiff_t taps, ptrdiff_t stride, ptrdiff_t dilation, ptrdiff_t pitch) {
+    return DW_BYTES >= 32 && taps == 3 && dw_grad_pairs(taps, stride, dilation) && pitch % 1024 != 0;
 }
 
 #endif /* DW_INPUT_GRAD_ONCE */
@@ -89,48 +96,98 @@ DW_INLINE void DW(grad_tile)(
     else DW_UNROLL for (int j = 0; j < 2 * T - 1; j++) if (j < cols) DW(store)(y + j * yw, acc[j]);
 }
 
+/* Two rows and 2T columns of one block of channels, with a kernel of 3x3.  x: the first gradient that the kernel reaches from there; if
+ * checked, that of tap row t and of column u from there exists only if bit t * (T + 1) + u of `on` is set, and only the first `rows` and
+ * `cols` are stored.  The gradients of a pair of columns stay in registers for the next pair, and its stores lie between multiply-adds: many
+ * at once take the time of one and a half multiply-adds each (Zen 4). */
+DW_INLINE void DW(grad_pair_tile)(
+        const REAL *x, const REAL *w, REAL *y, const ptrdiff_t xh, const ptrdiff_t xw, const ptrdiff_t wh, const ptrdiff_t ww,
+        const ptrdiff_t yh, const ptrdiff_t yw, const unsigned on, const ptrdiff_t rows, const ptrdiff_t cols, const int PH,
+        const int PW, const int T, const int checked) {
+    VEC wv[9], v[4];
+    DW_UNROLL for (int k = 0; k < 9; k++) wv[k] = DW(load)(w + k / 3 * wh + k % 3 * ww);
+    DW_UNROLL for (int t = 0; t < 2; t++) if (!checked || on >> t * (T + 1) & 1) v[2 * t + 1] = DW(load)(x + t * xh);
+    DW_UNROLL for (int i = 0; i < T; i++, y += 2 * yw) {
+        VEC acc[4];
+        x += xw;
+        DW_HIDE(x);
+        DW_HIDE(y);
+        DW_UNROLL for (int b = 0; b < 4; b++) acc[b] = DW(splat)(0);
+        DW_UNROLL for (int k = 0; k < 4; k++) { /* gradients in row-major order */
+            const int t = k / 2, u = k % 2;
+            if (!u) v[k] = v[k + 1];
+            if (checked && !(on >> (t * (T + 1) + i + u) & 1)) continue;
+            if (u) v[k] = DW(load)(x + t * xh);
+            DW_ONE_LOAD(v[k]);
+            DW_UNROLL for (int b = 0; b < 4; b++) {
+                const int f = b / 2 + PH - 2 * (t - (2 - PH) / 2), j = b % 2 + PW - 2 * (u - (2 - PW) / 2);
+                if (0 <= f && f < 3 && 0 <= j && j < 3) acc[b] = acc[b] + v[k] * wv[3 * f + j];
+            }
+        }
+        DW_UNROLL for (int b = 0; b < 4; b++)
+            if (!checked || (b / 2 < rows && 2 * i + b % 2 < cols)) DW(store)(y + b / 2 * yh + b % 2 * yw, acc[b]);
+    }
+}
+
+/* R rows at a time, each as it comes, or the pair that begins with rows[0], whose taps are then bits of the gradient rows that exist. */
 DW_INLINE void DW(grad_strip_of)(
         const dw_geometry *g, const REAL *x, const REAL *w, REAL *y, const dw_grad_row *rows, ptrdiff_t count, ptrdiff_t first,
-        ptrdiff_t blocks, ptrdiff_t channels, const int K, const int P, const int T) {
-    const int down = DW(from_last)(g, x, y);
+        ptrdiff_t blocks, ptrdiff_t channels, const int K, const int R, const int PH, const int P, const int T) {
+    const int down = DW(from_last)(g, x, y), span = T + (K - 1) / 2;
     const ptrdiff_t start = down ? first + (blocks - 1) * LANES : first, step = down ? -LANES : LANES;
-    const ptrdiff_t pairs = (g->cols + 1) / 2, xh = g->xh, xw = g->xw, wh = g->wh, ww = g->ww, yw = g->yw;
-    const unsigned all = (2u << (T + (K - 1) / 2 - 1)) - 1;
+    const ptrdiff_t pairs = (g->cols + 1) / 2, xh = g->xh, xw = g->xw, wh = g->wh, ww = g->ww, yh = g->yh, yw = g->yw;
+    const unsigned all = (1u << span) - 1;
     for (ptrdiff_t i = 0; i < pairs; i += T) {
         const ptrdiff_t m = i + T <= pairs ? i : dw_max(pairs - T, 0); /* the last tile overlaps its neighbour */
         const ptrdiff_t at = m + (g->pad - P) / 2 - (K - 1 - P) / 2, cols = g->cols - 2 * m;
         const ptrdiff_t u0 = dw_min(dw_max(-at, 0), 31), u1 = dw_min(dw_max(g->width - at, 0), 31);
         const unsigned on = all & ((1u << u1) - 1) & ~((1u << u0) - 1);
-        for (ptrdiff_t r = 0; r < count; r++) {
+        for (ptrdiff_t r = 0; r < count; r += R) {
             const REAL *xr = x + rows[r].x + at * xw, *wr = w + rows[r].w;
             REAL *yr = y + rows[r].y + 2 * m * yw;
-            const ptrdiff_t taps = rows[r].taps;
+            const ptrdiff_t taps = rows[r].taps, newest = (R == 2 ? 1 : taps - 1) * xh;
+            const unsigned both = (taps & 1 ? on : 0) | (taps & 2 ? on << span : 0);
+            const int inside = on == all && (R == 1 || (taps == 3 && count == 2 && cols >= 2 * T));
             for (ptrdiff_t k = start, left = blocks; left > 0; k += step, left--) {
                 const ptrdiff_t c = dw_min(dw_max(k, 0), channels - LANES);
+                const REAL *xc = xr + c, *wc = wr + c;
+                REAL *yc = yr + c;
                 if (g->far > 1) { /* what the next tile needs, as stores wait for missing lines (8 x 112x112x96: half the time) */
-                    DW_UNROLL for (int j = 0; j < 2 * T; j++) DW_PREFETCH(yr + c + (j + 2 * T) * yw, 1);
-                    if (r == count - 1) DW_UNROLL for (int u = (K - 1) / 2; u < T + (K - 1) / 2; u++) /* the newest gradients */
-                        DW_PREFETCH(xr + c + (taps - 1) * xh + (u + T) * xw, 0);
+                    DW_UNROLL for (int j = 0; j < 2 * T * R; j++) DW_PREFETCH(yc + j / (2 * T) * yh + (j % (2 * T) + 2 * T) * yw, 1);
+                    if (r + R >= count) DW_UNROLL for (int u = (K - 1) / 2; u < span; u++) /* the newest gradients */
+                        DW_PREFETCH(xc + newest + (u + T) * xw, 0);
                 }
-                if (on == all) DW(grad_tile)(xr + c, wr + c, yr + c, xh, xw, wh, ww, yw, taps, on, cols, K, P, T, 0);
-                else DW(grad_tile)(xr + c, wr + c, yr + c, xh, xw, wh, ww, yw, taps, on, cols, K, P, T, 1);
+                if (R == 2 && inside) DW(grad_pair_tile)(xc, wc, yc, xh, xw, wh, ww, yh, yw, both, count, cols, PH, P, T, 0);
+                else if (R == 2) DW(grad_pair_tile)(xc, wc, yc, xh, xw, wh, ww, yh, yw, both, count, cols, PH, P, T, 1);
+                else if (inside) DW(grad_tile)(xc, wc, yc, xh, xw, wh, ww, yw, taps, on, cols, K, P, T, 0);
+                else DW(grad_tile)(xc, wc, yc, xh, xw, wh, ww, yw, taps, on, cols, K, P, T, 1);
             }
         }
     }
 }
 
-/* `count` rows of x_grad, `blocks` blocks of LANES channels from `first` on, the first and last of which may be shifted to lie
- * inside `channels`, at column stride 2 and a kernel of `taps` columns (dw_grad_pairs).
+/* `count` rows of x_grad, one or two, `blocks` blocks of LANES channels from `first` on, the first and last of which may be shifted to lie
+ * inside `channels`, at column stride 2 and a kernel of `taps` columns (dw_grad_pairs).  parity: 2 for rows on their own, else that of the
+ * rows' padding for both together (dw_grad_both).
  * g: x0 (0), xh, xw, wh, ww, yh, yw; cols of x_grad, width of the gradient, pad, far. */
-static void DW(grad_strip)(const dw_geometry *g, ptrdiff_t taps, const REAL *x, const REAL *w, REAL *y, const dw_grad_row *rows,
+static void DW(grad_strip)(const dw_geometry *g, ptrdiff_t taps, int parity, const REAL *x, const REAL *w, REAL *y, const dw_grad_row *rows,
                            ptrdiff_t count, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels) {
 #define TILE(K, P, T)                                                                                              \
-    if (taps == K && (g->pad & 1) == P) {                                                                          \
-        DW(grad_strip_of)(g, x, w, y, rows, count, first, blocks, channels, K, P, T);                              \
+    if (parity == 2 && taps == K && (g->pad & 1) == P) {                                                           \
+        DW(grad_strip_of)(g, x, w, y, rows, count, first, blocks, channels, K, 1, 0, P, T);                        \
         return;                                                                                                    \
     }
     DW_GRAD_STRIPS(TILE)
 #undef TILE
+#if DW_BYTES >= 32
+#define TILE(K, PH, P, T)                                                                                          \
+    if (parity == PH && taps == K && (g->pad & 1) == P) {                                                          \
+        DW(grad_strip_of)(g, x, w, y, rows, count, first, blocks, channels, K, 2, PH, P, T);                       \
+        return;                                                                                                    \
+    }
+    DW_GRAD_BOTH(TILE)
+#undef TILE
+#endif
 }
 
 /* ---- planes at stride 2: pairs of rows and columns ---- */
