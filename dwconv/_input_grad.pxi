@@ -22,11 +22,11 @@ cdef extern from *:
     ctypedef struct dw_grad_planes:
         Py_ssize_t rows, cols, grad_rows, grad_cols, row_pad, col_pad, xh, yh, xc, yc, wh, ww, taps, planes
     bint dw_grad_pairs(Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
-    bint dw_grad_both(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
-    void grad_strip_f32(const dw_geometry*, Py_ssize_t, int, const float*, const float*, float*, const dw_grad_row*,
-                        Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
-    void grad_strip_f64(const dw_geometry*, Py_ssize_t, int, const double*, const double*, double*, const dw_grad_row*,
-                        Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
+    int dw_grad_both(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
+    void grad_strip_f32(const dw_geometry*, Py_ssize_t, int, int, const float*, const float*, float*,
+                        const dw_grad_row*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
+    void grad_strip_f64(const dw_geometry*, Py_ssize_t, int, int, const double*, const double*, double*,
+                        const dw_grad_row*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     void grad_planes_f32(const dw_grad_planes*, const float*, const float*, float*) nogil
     void grad_planes_f64(const dw_grad_planes*, const double*, const double*, double*) nogil
     void add_groups_f32(const float*, Py_ssize_t, float*, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
@@ -43,6 +43,8 @@ cdef extern from *:
 cdef enum:
     GRAD_ROWS = 4             # run_grad_rows: of one phase in a band, at least
     GRAD_COLS = 1024          # columns of a phase that are made together, at most
+    NEAR_BYTES = 512          # of each of the pixels that share sets of the nearest cache, at a time, or half or a quarter
+    NEAR_PIXELS = 16          # from so many gradients of a map on (7x7: 1.0 to 1.2 times as fast, 4x4 0.8)
     GRAD_BYTES = 32768        # of rows of them (multiplier 4, 64x64x32: 140 us, 4 rows at a time 270)
 
 
@@ -103,7 +105,7 @@ cdef void grad_window(const Plan* p, const Axis* rows, const Axis* cols, const r
     cdef dw_grad_row strip[2]
     cdef Taps th, tw
     cdef Py_ssize_t i, j, k, lanes = lanes_of(sizeof(real)), height
-    cdef int parity = 2
+    cdef int both, parity = rows.pad & 1
     cdef const real* wt
     cdef real* to
     g.clamp, g.lo, g.hi, g.repeat, g.period, g.sh, g.sw = 0, 0, 0, 1, 1, 1, 1
@@ -113,11 +115,12 @@ cdef void grad_window(const Plan* p, const Axis* rows, const Axis* cols, const r
     g.pad, g.width = cols.pad, cols.out
     if dw_grad_pairs(cols.taps, cols.stride, cols.dilation) and channels >= lanes:
         g.x0, g.ww, g.yh, g.yw, g.cols, g.far = 0, p.ww, p.yh, p.yw, cols.size, p.geometry.far
-        if cols.taps == 3 and dw_grad_both(rows.taps, rows.stride, rows.dilation, p.yw * <Py_ssize_t> sizeof(real)):
-            parity, g.wh = rows.pad & 1, p.wh
+        both = dw_grad_both(rows.taps, rows.stride, rows.dilation, p.yw * <Py_ssize_t> sizeof(real)) if cols.taps == 3 else 0
+        if both:
+            g.wh = p.wh
         for i in range(0, rows.size, 2):
             height = dw_min(rows.size - i, 2)
-            if parity < 2:
+            if both:
                 k = (i + rows.pad - parity) // 2 - (2 - parity) // 2          # the first gradient row that reaches the pair
                 strip[0].x, strip[0].w, strip[0].y = k * p.xh, 0, i * p.yh
                 strip[0].taps = (0 <= k < rows.out) + 2 * (0 <= k + 1 < rows.out)
@@ -130,9 +133,9 @@ cdef void grad_window(const Plan* p, const Axis* rows, const Axis* cols, const r
                     strip[k].y = (i + k) * p.yh
                     strip[k].taps = dw_max(th.hi - th.lo, 0)
             if real is float:
-                grad_strip_f32(&g, cols.taps, parity, x, w, y, strip, height, first, blocks, channels)
+                grad_strip_f32(&g, cols.taps, both, parity, x, w, y, strip, height, first, blocks, channels)
             else:
-                grad_strip_f64(&g, cols.taps, parity, x, w, y, strip, height, first, blocks, channels)
+                grad_strip_f64(&g, cols.taps, both, parity, x, w, y, strip, height, first, blocks, channels)
         return
     g.yh, g.yw = period(rows) * p.yh, period(cols) * p.yw
     for i in range(dw_min(period(rows), rows.size)):
@@ -188,6 +191,72 @@ cdef void run_grad_channels(Plan* p, const real* x, const real* w, real* y, int 
         else:
             for task in prange(p.watch.begin, p.watch.end, schedule="static", num_threads=workers):
                 grad_channel_task(p, task, x, w, y)
+
+
+# ---- channels_last, pixels a power of two apart: the gradients through the scratch ----
+
+cdef inline Py_ssize_t shared_rows(const Plan* p) noexcept nogil:
+    """Of the gradients that two bands need at most."""
+    return (p.rows.taps - 1) * p.rows.dilation // p.rows.stride + 1
+
+
+cdef Py_ssize_t near_rows(Plan* p, Py_ssize_t touched, Py_ssize_t size) noexcept nogil:
+    """Rows of gradients that fit the scratch beside the weights, p.staged bytes of each pixel, which is set; 0 where they are better
+    used as they lie."""
+    cdef Py_ssize_t rows, taps = p.rows.taps * p.cols.taps
+    if (p.repeat > 1 or p.channels * size < DW_VECTOR_BYTES or p.yw == 0 or p.yw * size % 2048 != 0 or p.wh != p.cols.taps * p.ww
+            or p.rows.taps == 1 or p.cols.taps == 1 or p.rows.out * p.cols.out < NEAR_PIXELS or touched > STREAM_BYTES
+            or not DW_VECTOR_BYTES):
+        return 0
+    p.staged = NEAR_BYTES
+    while p.staged >= NEAR_BYTES // 4:
+        rows = (SCRATCH_BYTES // p.staged - taps) // p.cols.out
+        if rows >= p.rows.out or rows >= 2 * shared_rows(p):
+            return rows
+        p.staged //= 2
+    return 0
+
+
+cdef void near_task(const Plan* p, Py_ssize_t task, const real* x, const real* w, real* y, real* scratch) noexcept nogil:
+    """One image, one band of rows; p.staged bytes of channels at a time."""
+    cdef Plan near = p[0]
+    cdef Py_ssize_t lanes = lanes_of(sizeof(real)), step = p.staged // <Py_ssize_t> sizeof(real), taps = p.rows.taps * p.cols.taps
+    cdef Py_ssize_t band = task % p.bands, n = task // p.bands, r0 = p.rows.size * band // p.bands, at = p.start, c, channels, out0, r
+    cdef Axis rows = window(&p.rows, r0, p.rows.size * (band + 1) // p.bands, &out0)
+    cdef real* copied = scratch + taps * step
+    x += n * p.xn + out0 * p.xh
+    y += n * p.yn + r0 * p.yh
+    while at < p.channels:
+        c = dw_max(dw_min(at, p.channels - lanes), 0)
+        channels = dw_max(dw_min(at + step, p.channels) - c, lanes)     # the first may be cut by the alignment
+        near.xh, near.xw, near.wh, near.ww = p.cols.out * channels, channels, p.cols.taps * channels, channels
+        if real is float:
+            copy_pixels_f32(w + c, taps, p.ww, channels, scratch, False)
+        else:
+            copy_pixels_f64(w + c, taps, p.ww, channels, scratch, False)
+        for r in range(rows.out):
+            if real is float:
+                copy_pixels_f32(x + r * p.xh + c, p.cols.out, p.xw, channels, copied + r * near.xh, p.geometry.far)
+            else:
+                copy_pixels_f64(x + r * p.xh + c, p.cols.out, p.xw, channels, copied + r * near.xh, p.geometry.far)
+        grad_window(&near, &rows, &p.cols, copied, scratch, y + c, at - c, dw_ceil_div(c + channels - at, lanes), channels)
+        at += step
+
+
+cdef void run_near(Plan* p, const real* x, const real* w, real* y, real* scratch, Py_ssize_t rows, int workers) noexcept nogil:
+    """rows: of gradients in the scratch at most."""
+    cdef Py_ssize_t task, tasks
+    set_blocks(p, y, p.yw | p.yh | p.yn, 6, False)
+    p.bands = 1 if rows >= p.rows.out else dw_ceil_div(p.rows.size, (rows - shared_rows(p)) * p.rows.stride)
+    p.bands = for_rounds(p, even_shares(p.bands, p.rows.size, p.images, workers), p.rows.size, p.images, workers)
+    tasks = p.images * p.bands
+    while next_round(&p.watch, tasks, workers):
+        if workers <= 1:
+            for task in range(p.watch.begin, p.watch.end):
+                near_task(p, task, x, w, y, scratch)
+        else:
+            for task in prange(p.watch.begin, p.watch.end, schedule="static", num_threads=workers):
+                near_task(p, task, x, w, y, scratch + threadid() * (SCRATCH_BYTES // <Py_ssize_t> sizeof(real)))
 
 
 # ---- blocks of channels in the scratch: planes taken as channels; the multiplier ----
@@ -448,6 +517,7 @@ cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :
     cdef Extent e = extent(<Py_ssize_t> &x_grad[0, 0, 0, 0], x_grad.shape, x_grad.strides, 4, size)
     cdef real* scratch = NULL
     cdef bint pairs
+    cdef Py_ssize_t touched, near
     if rows[3] == 1 and cols[3] == 1 and w.shape[2] * w.shape[3] == x_grad.shape[c]:
         return _forward[real](last, grad, w[::-1, ::-1], None, x_grad, turned(rows), turned(cols), (), workers)
     if (meet(e, extent(<Py_ssize_t> &grad[0, 0, 0, 0], grad.shape, grad.strides, 4, size))
@@ -470,16 +540,18 @@ cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :
     # rows of some width without gaps between what a phase writes go through row tiles, other planes are taken as channels
     if p.repeat > 1 if last else not pairs and p.channels >= lanes and (p.cols.stride > 1 or p.cols.size <= 14):
         t = grad_tiling(&p, last, size)
-    p.geometry.far = 0        # of the scratch
-    if not t.rows:
-        p.geometry.far = dw_min(touched_bytes(&p.rows, &p.cols, p.images, p.channels, p.repeat, size) // FAR_BYTES, 2)
-    if t.rows or not last:
+    touched = touched_bytes(&p.rows, &p.cols, p.images, p.channels, p.repeat, size)
+    near = near_rows(&p, touched, size) if last and not t.rows else 0
+    p.geometry.far = 0 if t.rows else dw_min(touched // FAR_BYTES, 2)     # the scratch is near
+    if t.rows or near or not last:
         scratch = <real*> aligned_alloc(64, workers * SCRATCH_BYTES)
         if not scratch:
             raise MemoryError
     with nogil:
         if t.rows:
             run_grad_blocks(&p, last, t, &grad[0, 0, 0, 0], &w[0, 0, 0, 0], &x_grad[0, 0, 0, 0], scratch, workers)
+        elif near:
+            run_near(&p, &grad[0, 0, 0, 0], &w[0, 0, 0, 0], &x_grad[0, 0, 0, 0], scratch, near, workers)
         elif last:
             run_grad_channels(&p, &grad[0, 0, 0, 0], &w[0, 0, 0, 0], &x_grad[0, 0, 0, 0], workers)
         else:

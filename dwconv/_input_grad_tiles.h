@@ -36,7 +36,9 @@ typedef struct {
 #else
 #define DW_GRAD_STRIPS(TILE) TILE(3, 0, 4) TILE(3, 1, 4) TILE(5, 0, 4) TILE(5, 1, 4)
 #endif
-#define DW_GRAD_BOTH(TILE) TILE(3, 0, 0, 7) TILE(3, 0, 1, 7) TILE(3, 1, 0, 7) TILE(3, 1, 1, 7)
+#define DW_GRAD_BOTH(TILE)                                                  \
+    TILE(3, 0, 0, 7) TILE(3, 0, 1, 7) TILE(3, 1, 0, 7) TILE(3, 1, 1, 7)     \
+    TILE(3, 0, 0, 2) TILE(3, 0, 1, 2) TILE(3, 1, 0, 2) TILE(3, 1, 1, 2)
 #define DW_GRAD_PLANES(PLANE)                                               \
     PLANE(3, 0, 0) PLANE(3, 0, 1) PLANE(3, 1, 0) PLANE(3, 1, 1)             \
     PLANE(5, 0, 0) PLANE(5, 0, 1) PLANE(5, 1, 0) PLANE(5, 1, 1)
@@ -63,10 +65,10 @@ static inline int dw_grad_pairs(ptrdiff_t taps, ptrdiff_t stride, ptrdiff_t dila
     return stride == 2 && dilation == 1 && (taps == 3 || taps == 5);
 }
 
-/* ... and of rows, for channel tiles of both, in pixels of x_grad so many bytes apart: lines 1 KB apart share so few sets of L1 that the many
- * of two rows lose theirs (28x28x256: 1.6 times the time). */
+/* ... and of rows: how many pairs of columns of two rows channel tiles make, in pixels of x_grad `pitch` bytes apart; 0 where each row is made on
+ * its own.  Few of pixels 1 KB apart, whose lines share few sets of L1 (14x14x1024: 31 us, seven 36, rows on their own 43). */
 static inline int dw_grad_both(ptrdiff_t taps, ptrdiff_t stride, ptrdiff_t dilation, ptrdiff_t pitch) {
-    return DW_BYTES >= 32 && taps == 3 && dw_grad_pairs(taps, stride, dilation) && pitch % 1024 != 0;
+    return DW_BYTES < 32 || taps != 3 || !dw_grad_pairs(taps, stride, dilation) ? 0 : pitch % 1024 ? 7 : 2;
 }
 
 #endif /* DW_INPUT_GRAD_ONCE */
@@ -167,13 +169,12 @@ DW_INLINE void DW(grad_strip_of)(
 }
 
 /* `count` rows of x_grad, one or two, `blocks` blocks of LANES channels from `first` on, the first and last of which may be shifted to lie
- * inside `channels`, at column stride 2 and a kernel of `taps` columns (dw_grad_pairs).  parity: 2 for rows on their own, else that of the
- * rows' padding for both together (dw_grad_both).
+ * inside `channels`, at column stride 2 and a kernel of `taps` columns (dw_grad_pairs).  both: see dw_grad_both; parity: of the rows' padding.
  * g: x0 (0), xh, xw, wh, ww, yh, yw; cols of x_grad, width of the gradient, pad, far. */
-static void DW(grad_strip)(const dw_geometry *g, ptrdiff_t taps, int parity, const REAL *x, const REAL *w, REAL *y, const dw_grad_row *rows,
-                           ptrdiff_t count, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels) {
+static void DW(grad_strip)(const dw_geometry *g, ptrdiff_t taps, int both, int parity, const REAL *x, const REAL *w, REAL *y,
+                           const dw_grad_row *rows, ptrdiff_t count, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels) {
 #define TILE(K, P, T)                                                                                              \
-    if (parity == 2 && taps == K && (g->pad & 1) == P) {                                                           \
+    if (both == 0 && taps == K && (g->pad & 1) == P) {                                                             \
         DW(grad_strip_of)(g, x, w, y, rows, count, first, blocks, channels, K, 1, 0, P, T);                        \
         return;                                                                                                    \
     }
@@ -181,7 +182,7 @@ static void DW(grad_strip)(const dw_geometry *g, ptrdiff_t taps, int parity, con
 #undef TILE
 #if DW_BYTES >= 32
 #define TILE(K, PH, P, T)                                                                                          \
-    if (parity == PH && taps == K && (g->pad & 1) == P) {                                                          \
+    if (both == T && parity == PH && taps == K && (g->pad & 1) == P) {                                             \
         DW(grad_strip_of)(g, x, w, y, rows, count, first, blocks, channels, K, 2, PH, P, T);                       \
         return;                                                                                                    \
     }
