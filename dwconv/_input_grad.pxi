@@ -9,8 +9,9 @@
 # names: `size` and `out` are what x_grad and grad have.  A window of an axis (some inputs and the outputs they reach) is an
 # axis again, so bands and tiles are nothing but other arguments.
 #
-# Three ways: run_grad_channels (channels_last), run_grad_blocks (a vector of planes as channels in the scratch; and, with a
-# multiplier, both layouts), run_grad_rows (planes one by one: the tiles of stride 2, or any geometry at all).
+# Four ways: run_grad_channels (channels_last), run_near (the same with the gradients in the scratch), run_grad_blocks (a vector
+# of planes as channels in the scratch; and, with a multiplier, both layouts), run_grad_rows (planes one by one: the tiles of
+# stride 2, or any geometry at all).
 # Each element is one chain of multiply-adds, gradients in row-major order, and with a multiplier the sum of M such chains in
 # the order of m: no way of cutting the work shows in the bits.
 #
@@ -43,9 +44,9 @@ cdef extern from *:
 cdef enum:
     GRAD_ROWS = 4             # run_grad_rows: of one phase in a band, at least
     GRAD_COLS = 1024          # columns of a phase that are made together, at most
+    GRAD_BYTES = 32768        # of rows of them (multiplier 4, 64x64x32: 140 us, 4 rows at a time 270)
     NEAR_BYTES = 512          # of each of the pixels that share sets of the nearest cache, at a time, or half or a quarter
     NEAR_PIXELS = 16          # from so many gradients of a map on (7x7: 1.0 to 1.2 times as fast, 4x4 0.8)
-    GRAD_BYTES = 32768        # of rows of them (multiplier 4, 64x64x32: 140 us, 4 rows at a time 270)
 
 
 # ---- geometry ----
@@ -201,12 +202,12 @@ cdef inline Py_ssize_t shared_rows(const Plan* p) noexcept nogil:
 
 
 cdef Py_ssize_t near_rows(Plan* p, Py_ssize_t touched, Py_ssize_t size) noexcept nogil:
-    """Rows of gradients that fit the scratch beside the weights, p.staged bytes of each pixel, which is set; 0 where they are better
-    used as they lie."""
+    """Rows of gradients that fit the scratch beside the weights, p.staged bytes of each pixel, which is set; 0 where they are
+    better used as they lie."""
     cdef Py_ssize_t rows, taps = p.rows.taps * p.cols.taps
-    if (p.repeat > 1 or p.channels * size < DW_VECTOR_BYTES or p.yw == 0 or p.yw * size % 2048 != 0 or p.wh != p.cols.taps * p.ww
-            or p.rows.taps == 1 or p.cols.taps == 1 or p.rows.out * p.cols.out < NEAR_PIXELS or touched > STREAM_BYTES
-            or not DW_VECTOR_BYTES):
+    if (not DW_VECTOR_BYTES or p.repeat > 1 or p.channels * size < DW_VECTOR_BYTES or p.yw == 0 or p.yw * size % 2048 != 0
+            or p.wh != p.cols.taps * p.ww or p.rows.taps == 1 or p.cols.taps == 1
+            or p.rows.out * p.cols.out < NEAR_PIXELS or touched > STREAM_BYTES):
         return 0
     p.staged = NEAR_BYTES
     while p.staged >= NEAR_BYTES // 4:
@@ -220,8 +221,9 @@ cdef Py_ssize_t near_rows(Plan* p, Py_ssize_t touched, Py_ssize_t size) noexcept
 cdef void near_task(const Plan* p, Py_ssize_t task, const real* x, const real* w, real* y, real* scratch) noexcept nogil:
     """One image, one band of rows; p.staged bytes of channels at a time."""
     cdef Plan near = p[0]
-    cdef Py_ssize_t lanes = lanes_of(sizeof(real)), step = p.staged // <Py_ssize_t> sizeof(real), taps = p.rows.taps * p.cols.taps
-    cdef Py_ssize_t band = task % p.bands, n = task // p.bands, r0 = p.rows.size * band // p.bands, at = p.start, c, channels, out0, r
+    cdef Py_ssize_t lanes = lanes_of(sizeof(real)), step = p.staged // <Py_ssize_t> sizeof(real), at = p.start
+    cdef Py_ssize_t taps = p.rows.taps * p.cols.taps, band = task % p.bands, n = task // p.bands, c, channels, out0, r
+    cdef Py_ssize_t r0 = p.rows.size * band // p.bands
     cdef Axis rows = window(&p.rows, r0, p.rows.size * (band + 1) // p.bands, &out0)
     cdef real* copied = scratch + taps * step
     x += n * p.xn + out0 * p.xh

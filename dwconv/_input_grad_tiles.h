@@ -5,7 +5,8 @@
  * is loaded once for both and x_grad is written in the order of memory.  Other strides go phase by phase through the
  * forward's tiles.  Chains are those of _tiles.h: gradients in row-major order.
  *
- * Refused here: everything that _tiles.h refuses, and rows: a row comes with the taps that reach it already clipped.
+ * Refused here: everything that _tiles.h refuses, and rows: one comes with the taps that reach it already clipped, two with bits of the
+ * gradient rows that exist.
  */
 
 #ifndef DW_INPUT_GRAD_ONCE
@@ -168,8 +169,8 @@ DW_INLINE void DW(grad_strip_of)(
     }
 }
 
-/* `count` rows of x_grad, one or two, `blocks` blocks of LANES channels from `first` on, the first and last of which may be shifted to lie
- * inside `channels`, at column stride 2 and a kernel of `taps` columns (dw_grad_pairs).  both: see dw_grad_both; parity: of the rows' padding.
+/* `count` rows of x_grad, one or two, `blocks` blocks of LANES channels from `first` on, the first and last of which may be shifted to
+ * lie inside `channels`, at column stride 2 and a kernel of `taps` columns (dw_grad_pairs).  both: see dw_grad_both; parity: of the rows' padding.
  * g: x0 (0), xh, xw, wh, ww, yh, yw; cols of x_grad, width of the gradient, pad, far. */
 static void DW(grad_strip)(const dw_geometry *g, ptrdiff_t taps, int both, int parity, const REAL *x, const REAL *w, REAL *y,
                            const dw_grad_row *rows, ptrdiff_t count, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels) {
