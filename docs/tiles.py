@@ -94,7 +94,7 @@ def rows(registers):
         if parity == 0:
             found["channels, input gradient", f"{k} x {k}, stride 2"] = f"2 x {t} columns", (k + t + (k - 1) // 2) / (t * k)
     for k, p, q, t in table("_input_grad_tiles.h", "DW_GRAD_BOTH", registers):
-        if p == q == 0:
+        if p == q == 0 and t > 2:  # those of two pairs are for pixels 1 KB apart
             found["channels, input gradient, two rows", f"{k} x {k}, stride 2"] = (
                 f"2 rows x 2 x {t} columns", (2 * (t + 1) + k * k) / (t * k * k))
     for p, q in table("_kernel_grad_tiles.h", "DW_SLIDES", registers):
@@ -262,7 +262,7 @@ def draw_planes(path):
 
 def draw_phases(path):
     """The input gradient at stride 2: which taps reach a pixel."""
-    t = next(t for k, _, t in table("_input_grad_tiles.h", "DW_GRAD_STRIPS", WIDE) if k == 3)
+    t = next(t for *_, t in table("_input_grad_tiles.h", "DW_GRAD_BOTH", WIDE))
     d, cell = Drawing(760, 290, "Phases of the input gradient at stride 2"), 40
     d.text(20, 24, "Gradient for x, 3x3 kernel, stride 2: four phases", weight="bold")
 
@@ -276,8 +276,8 @@ def draw_phases(path):
         d.text(404, 61 + f * 34, f"{('even', 'odd')[f // 2]} rows, {('even', 'odd')[f % 2]} columns: taps {taps[f]}")
     d.text(370, 200, "A phase is a convolution of stride 1 with those taps only,")
     d.text(370, 217, "whose outputs lie two apart: no multiplication by zero.")
-    d.text(20, 266, f"A tile takes even and odd columns together, 2 x {t} of them: each vector of the gradient of y is loaded")
-    d.text(20, 283, "once for both, the result written in the order of memory.  Padding shifts which taps meet which parity.")
+    d.text(20, 266, f"A tile takes both parities of rows and columns, 2 x {2 * t} pixels: a vector of the gradient of y is")
+    d.text(20, 283, "loaded once for all, pair of columns by pair of columns.  Padding shifts which taps meet which parity.")
     d.save(path)
 
 

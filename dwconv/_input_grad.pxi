@@ -106,7 +106,7 @@ cdef void grad_window(const Plan* p, const Axis* rows, const Axis* cols, const r
     cdef dw_grad_row strip[2]
     cdef Taps th, tw
     cdef Py_ssize_t i, j, k, lanes = lanes_of(sizeof(real)), height
-    cdef int both, parity = rows.pad & 1
+    cdef int pairs, parity = rows.pad & 1
     cdef const real* wt
     cdef real* to
     g.clamp, g.lo, g.hi, g.repeat, g.period, g.sh, g.sw = 0, 0, 0, 1, 1, 1, 1
@@ -116,12 +116,12 @@ cdef void grad_window(const Plan* p, const Axis* rows, const Axis* cols, const r
     g.pad, g.width = cols.pad, cols.out
     if dw_grad_pairs(cols.taps, cols.stride, cols.dilation) and channels >= lanes:
         g.x0, g.ww, g.yh, g.yw, g.cols, g.far = 0, p.ww, p.yh, p.yw, cols.size, p.geometry.far
-        both = dw_grad_both(rows.taps, rows.stride, rows.dilation, p.yw * <Py_ssize_t> sizeof(real)) if cols.taps == 3 else 0
-        if both:
+        pairs = dw_grad_both(rows.taps, rows.stride, rows.dilation, p.yw * <Py_ssize_t> sizeof(real)) if cols.taps == 3 else 0
+        if pairs:
             g.wh = p.wh
         for i in range(0, rows.size, 2):
             height = dw_min(rows.size - i, 2)
-            if both:
+            if pairs:
                 k = (i + rows.pad - parity) // 2 - (2 - parity) // 2          # the first gradient row that reaches the pair
                 strip[0].x, strip[0].w, strip[0].y = k * p.xh, 0, i * p.yh
                 strip[0].taps = (0 <= k < rows.out) + 2 * (0 <= k + 1 < rows.out)
@@ -134,9 +134,9 @@ cdef void grad_window(const Plan* p, const Axis* rows, const Axis* cols, const r
                     strip[k].y = (i + k) * p.yh
                     strip[k].taps = dw_max(th.hi - th.lo, 0)
             if real is float:
-                grad_strip_f32(&g, cols.taps, both, parity, x, w, y, strip, height, first, blocks, channels)
+                grad_strip_f32(&g, cols.taps, pairs, parity, x, w, y, strip, height, first, blocks, channels)
             else:
-                grad_strip_f64(&g, cols.taps, both, parity, x, w, y, strip, height, first, blocks, channels)
+                grad_strip_f64(&g, cols.taps, pairs, parity, x, w, y, strip, height, first, blocks, channels)
         return
     g.yh, g.yw = period(rows) * p.yh, period(cols) * p.yw
     for i in range(dw_min(period(rows), rows.size)):
@@ -203,7 +203,7 @@ cdef inline Py_ssize_t shared_rows(const Plan* p) noexcept nogil:
 
 cdef Py_ssize_t near_rows(Plan* p, Py_ssize_t touched, Py_ssize_t size) noexcept nogil:
     """Rows of gradients that fit the scratch beside the weights, p.staged bytes of each pixel, which is set; 0 where they are
-    better used as they lie."""
+    better used as they lie: kernels of one row or column of taps use each but once or twice."""
     cdef Py_ssize_t rows, taps = p.rows.taps * p.cols.taps
     if (not DW_VECTOR_BYTES or p.repeat > 1 or p.channels * size < DW_VECTOR_BYTES or p.yw == 0 or p.yw * size % 2048 != 0
             or p.wh != p.cols.taps * p.ww or p.rows.taps == 1 or p.cols.taps == 1
@@ -223,14 +223,14 @@ cdef void near_task(const Plan* p, Py_ssize_t task, const real* x, const real* w
     cdef Plan near = p[0]
     cdef Py_ssize_t lanes = lanes_of(sizeof(real)), step = p.staged // <Py_ssize_t> sizeof(real), at = p.start
     cdef Py_ssize_t taps = p.rows.taps * p.cols.taps, band = task % p.bands, n = task // p.bands, c, channels, out0, r
-    cdef Py_ssize_t r0 = p.rows.size * band // p.bands
-    cdef Axis rows = window(&p.rows, r0, p.rows.size * (band + 1) // p.bands, &out0)
+    cdef Py_ssize_t units = dw_ceil_div(p.rows.size, p.rows.stride), r0 = units * band // p.bands * p.rows.stride
+    cdef Axis rows = window(&p.rows, r0, dw_min(units * (band + 1) // p.bands * p.rows.stride, p.rows.size), &out0)
     cdef real* copied = scratch + taps * step
     x += n * p.xn + out0 * p.xh
     y += n * p.yn + r0 * p.yh
     while at < p.channels:
         c = dw_max(dw_min(at, p.channels - lanes), 0)
-        channels = dw_max(dw_min(at + step, p.channels) - c, lanes)     # the first may be cut by the alignment
+        channels = dw_min(at + step, p.channels) - c
         near.xh, near.xw, near.wh, near.ww = p.cols.out * channels, channels, p.cols.taps * channels, channels
         if real is float:
             copy_pixels_f32(w + c, taps, p.ww, channels, scratch, False)
@@ -247,10 +247,10 @@ cdef void near_task(const Plan* p, Py_ssize_t task, const real* x, const real* w
 
 cdef void run_near(Plan* p, const real* x, const real* w, real* y, real* scratch, Py_ssize_t rows, int workers) noexcept nogil:
     """rows: of gradients in the scratch at most."""
-    cdef Py_ssize_t task, tasks
+    cdef Py_ssize_t task, tasks, units = dw_ceil_div(p.rows.size, p.rows.stride)     # as many rows as the stride
     set_blocks(p, y, p.yw | p.yh | p.yn, 6, False)
-    p.bands = 1 if rows >= p.rows.out else dw_ceil_div(p.rows.size, (rows - shared_rows(p)) * p.rows.stride)
-    p.bands = for_rounds(p, even_shares(p.bands, p.rows.size, p.images, workers), p.rows.size, p.images, workers)
+    p.bands = 1 if rows >= p.rows.out else dw_ceil_div(units, rows - shared_rows(p))
+    p.bands = for_rounds(p, even_shares(p.bands, units, p.images, workers), units, p.images, workers)
     tasks = p.images * p.bands
     while next_round(&p.watch, tasks, workers):
         if workers <= 1:

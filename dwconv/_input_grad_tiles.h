@@ -12,7 +12,8 @@
 #ifndef DW_INPUT_GRAD_ONCE
 #define DW_INPUT_GRAD_ONCE
 
-/* A row of x_grad: where the gradients and weights of its first tap row and the row itself begin; its tap rows. */
+/* A row of x_grad: where the gradients and weights of its first tap row and the row itself begin; its tap rows (of two rows at a time: a bit
+ * for each gradient row that exists). */
 typedef struct {
     ptrdiff_t x, w, y, taps;
 } dw_grad_row;
@@ -100,7 +101,7 @@ DW_INLINE void DW(grad_tile)(
 }
 
 /* Two rows and 2T columns of one block of channels, with a kernel of 3x3.  x: the first gradient that the kernel reaches from there; if
- * checked, that of tap row t and of column u from there exists only if bit t * (T + 1) + u of `on` is set, and only the first `rows` and
+ * checked, that of row t and of column u from there exists only if bit t * (T + 1) + u of `on` is set, and only the first `rows` and
  * `cols` are stored.  The gradients of a pair of columns stay in registers for the next pair, and its stores lie between multiply-adds: many
  * at once take the time of one and a half multiply-adds each (Zen 4). */
 DW_INLINE void DW(grad_pair_tile)(
@@ -170,12 +171,12 @@ DW_INLINE void DW(grad_strip_of)(
 }
 
 /* `count` rows of x_grad, one or two, `blocks` blocks of LANES channels from `first` on, the first and last of which may be shifted to
- * lie inside `channels`, at column stride 2 and a kernel of `taps` columns (dw_grad_pairs).  both: see dw_grad_both; parity: of the rows' padding.
+ * lie inside `channels`, at column stride 2 and a kernel of `taps` columns (dw_grad_pairs).  pairs: see dw_grad_both; parity: of the rows' padding.
  * g: x0 (0), xh, xw, wh, ww, yh, yw; cols of x_grad, width of the gradient, pad, far. */
-static void DW(grad_strip)(const dw_geometry *g, ptrdiff_t taps, int both, int parity, const REAL *x, const REAL *w, REAL *y,
+static void DW(grad_strip)(const dw_geometry *g, ptrdiff_t taps, int pairs, int parity, const REAL *x, const REAL *w, REAL *y,
                            const dw_grad_row *rows, ptrdiff_t count, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels) {
 #define TILE(K, P, T)                                                                                              \
-    if (both == 0 && taps == K && (g->pad & 1) == P) {                                                             \
+    if (pairs == 0 && taps == K && (g->pad & 1) == P) {                                                            \
         DW(grad_strip_of)(g, x, w, y, rows, count, first, blocks, channels, K, 1, 0, P, T);                        \
         return;                                                                                                    \
     }
@@ -183,7 +184,7 @@ static void DW(grad_strip)(const dw_geometry *g, ptrdiff_t taps, int both, int p
 #undef TILE
 #if DW_BYTES >= 32
 #define TILE(K, PH, P, T)                                                                                          \
-    if (both == T && parity == PH && taps == K && (g->pad & 1) == P) {                                             \
+    if (pairs == T && parity == PH && taps == K && (g->pad & 1) == P) {                                            \
         DW(grad_strip_of)(g, x, w, y, rows, count, first, blocks, channels, K, 2, PH, P, T);                       \
         return;                                                                                                    \
     }

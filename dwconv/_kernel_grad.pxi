@@ -56,7 +56,7 @@ cdef extern from *:
 
 cdef enum:
     TERMS = 512               # of a running sum
-    COPIED_ROW = 2048         # bytes, see rival_rows
+    COPIED_ROW = 2048         # bytes of a row that is copied without AVX-512, at least
     LINE_BYTES = 24576        # of the rows of x and grad that a slide along a row touches: a share of L1
     L1_BYTES = 32768          # 64 sets of 8 lines
     PLANE_BYTES = 24576       # of x and grad of planes taken together: a share of L1
@@ -514,12 +514,13 @@ cdef inline bint rivals(const GradPlan* p, Py_ssize_t size) noexcept nogil:
     return apart >= 512 and p.rows.taps >= 2 * p.rows.step and (p.rows.taps + 1) * p.cols.out * apart > L1_BYTES
 
 
-cdef inline bint rival_rows(Py_ssize_t apart) noexcept nogil:
-    """Whether rows above each other, so many bytes apart, are rivals for the same lines of L1, so that a copy pays where it fits.
+cdef inline bint rival_rows(const GradPlan* p, Py_ssize_t apart) noexcept nogil:
+    """Whether rows so many bytes apart, one above the other, had better be copied where they fit.
 
-    With AVX-512 rows of 2 KB or any more are faster as they lie (512x528 3x3 1.5 times, 7x7 1.2), with AVX2 7x7 0.6 to 1.1."""
+    With AVX-512 those of which the taps lie a multiple of 4 KB apart, rivals for the same lines of L1; others are faster as they
+    lie (512x528 3x3 1.5 times, 7x7 1.2).  With AVX2 all of 2 KB and more (7x7 as they lie: 0.6 to 1.1)."""
     if DW_VECTOR_BYTES == 64:
-        return apart > 0 and apart % (2 * COPIED_ROW) == 0
+        return apart != 0 and p.rows.dilation * apart % 4096 == 0
     return apart >= COPIED_ROW
 
 
@@ -549,7 +550,7 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
     if p.lanes > 1 and p.fit > 0 and 2 * p.channels >= p.lanes and planes_win(p):
         p.shifted = 0
         return PLANES
-    if p.shifted == 2 and p.cols.stride == 1 and rival_rows(p.xh * size):     # copied one by one; these sums are the same
+    if p.shifted == 2 and p.cols.stride == 1 and rival_rows(p, p.xh * size):     # copied one by one; these sums are the same
         p.shifted = 1
     return ROWS
 
@@ -568,7 +569,7 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
         most = near_columns(p)
     p.chunks = dw_ceil_div(p.line, most)
     height = TERMS // dw_max(dw_ceil_div(p.line, dw_max(p.chunks, 1)), 1)
-    if p.family == ROWS and not whole_rows and (p.period > 1 or rival_rows(p.cols.size * size)):
+    if p.family == ROWS and not whole_rows and (p.period > 1 or rival_rows(p, p.cols.size * size)):
         height = 32                # copies of them fit the scratch; 16 of 16 strips were 3 % slower
     p.bands = dw_ceil_div(rows, height)
     p.units = p.images * p.rows.phases * p.bands * p.chunks
@@ -617,7 +618,7 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
         n //= 2
     p.gathered = 0
     if p.family == PLANES or p.family == PACKED or p.family == ROWS and p.cols.stride == 1 and not whole_rows and (
-            rival_rows(p.xh * size) or p.period > 1 and (p.xw * p.repeat != p.period or p.gw != p.period)):
+            rival_rows(p, p.xh * size) or p.period > 1 and (p.xw * p.repeat != p.period or p.gw != p.period)):
         p.gathered = SCRATCH_BYTES // size
     elif p.family == ROWS:
         p.together = p.group

@@ -67,6 +67,7 @@ PATHS = {
     "whole rows, stride 2": ((1, 31, 131, 9), (3, 3, 1), 2, 1, "same"),
     "whole rows, of several pieces": ((1, 3, 8300, 2), (3, 3, 1), 1, 1, "same"),
     "wide planes": ((1, 70, 530, 2), (3, 5, 1), 1, 1, "same"),
+    "wide planes, rows 4 KB apart": ((1, 70, 1024, 2), (3, 5, 1), 1, 1, "same"),
     "wide planes, strided": ((1, 9, 300, 2), (3, 3, 1), (1, 3), 1, "same"),
     "outputs of padding alone": ((1, 3, 4, 17), (3, 3, 1), 1, 1, 9),
     "taps that reach nothing": ((1, 2, 2, 16), (9, 9, 1), 1, 1, 4),
@@ -311,10 +312,10 @@ def test_widths_of_planes(kernels, k, strides):
 def test_pairs_of_planes(kernels, strides):
     """Rows of at most half a vector, in many images: any number of planes, groups and parts for any workers, rows far apart."""
     rng = np.random.default_rng(4)
-    for c, out, n, w in ((1, 8, 5, 700), (2, 7, 4, 9), (7, 4, 6, 700), (35, 7, 4, 15), (7, 4, 140, 8), (17, 8, 140, 16)):
+    for c, out, n, w in ((1, 8, 5, 700), (2, 7, 4, 9), (7, 4, 6, 1024), (35, 7, 4, 15), (7, 4, 140, 8), (17, 8, 140, 16)):
         for dtype, m in itertools.product(DTYPES, (1, 2)):
             wide = oracle.integers((n, c, 7, w), 1, 4).astype(dtype)
-            x = wide[..., : min(out * strides, w)]     # of 700 numbers rows lie more than 2 KB apart
+            x = wide[..., : min(out * strides, w)]     # of 700 and more numbers rows lie more than 2 KB apart, of 1024 4 or 8
             last = x.transpose(0, 2, 3, 1)
             rows, cols, grad_shape = geometry(last.shape, (3, 3, m), strides, 1, "same")
             grad = oracle.integers(grad_shape, 2, 4)
