@@ -1,19 +1,19 @@
 /* What the gradient of the input needs beside the forward's tiles: column phases taken together, sums over a multiplier.
  *
  * A template like _tiles.h, included after it.  With stride 2 the even and the odd columns of x_grad see different taps of
- * the same outputs' gradients; a tile here makes 2 * T neighbouring columns of one row or two, so that each vector of the gradient
- * is loaded once for both and x_grad is written in the order of memory.  Other strides go phase by phase through the
+ * the same outputs' gradients; a tile here makes 2 * T neighbouring columns of one row or two, so that each vector of the
+ * gradient is loaded once for both and x_grad is written in the order of memory.  Other strides go phase by phase through the
  * forward's tiles.  Chains are those of _tiles.h: gradients in row-major order.
  *
- * Refused here: everything that _tiles.h refuses, and rows: one comes with the taps that reach it already clipped, two with bits of the
- * gradient rows that exist.
+ * Refused here: everything that _tiles.h refuses, and rows: one comes with the taps that reach it already clipped, two with bits
+ * of the gradient rows that exist.
  */
 
 #ifndef DW_INPUT_GRAD_ONCE
 #define DW_INPUT_GRAD_ONCE
 
-/* A row of x_grad: where the gradients and weights of its first tap row and the row itself begin; its tap rows (of two rows at a time: a bit
- * for each gradient row that exists). */
+/* A row of x_grad: where the gradients and weights of its first tap row and the row itself begin; its tap rows (of two rows at a
+ * time: a bit for each gradient row that exists). */
 typedef struct {
     ptrdiff_t x, w, y, taps;
 } dw_grad_row;
@@ -30,6 +30,7 @@ typedef struct {
 } dw_grad_planes;
 
 /*   grad_strip: kernel columns, parity of the padding, pairs of columns
+ *   ... of two rows (both): kernel, parities of the padding of rows and columns, pairs of columns
  *   grad_plane: kernel, parities of the padding of rows and columns
  *   its tiles: the same, vectors, whether lanes may lie outside (with masks for nothing, all do)
  */
@@ -67,8 +68,9 @@ static inline int dw_grad_pairs(ptrdiff_t taps, ptrdiff_t stride, ptrdiff_t dila
     return stride == 2 && dilation == 1 && (taps == 3 || taps == 5);
 }
 
-/* ... and of rows: how many pairs of columns of two rows channel tiles make, in pixels of x_grad `pitch` bytes apart; 0 where each row is made on
- * its own.  Few of pixels 1 KB apart, whose lines share few sets of L1 (14x14x1024: 31 us, seven 36, rows on their own 43). */
+/* ... and of rows: how many pairs of columns of two rows channel tiles make, in pixels of x_grad `pitch` bytes apart; 0 where each
+ * row is made on its own.  Few of pixels 1 KB apart, whose lines share few sets of L1 (14x14x1024: 31 us, seven 36, rows on their
+ * own 43). */
 static inline int dw_grad_both(ptrdiff_t taps, ptrdiff_t stride, ptrdiff_t dilation, ptrdiff_t pitch) {
     return DW_BYTES < 32 || taps != 3 || !dw_grad_pairs(taps, stride, dilation) ? 0 : pitch % 1024 ? 7 : 2;
 }
@@ -100,10 +102,10 @@ DW_INLINE void DW(grad_tile)(
     else DW_UNROLL for (int j = 0; j < 2 * T - 1; j++) if (j < cols) DW(store)(y + j * yw, acc[j]);
 }
 
-/* Two rows and 2T columns of one block of channels, with a kernel of 3x3.  x: the first gradient that the kernel reaches from there; if
- * checked, that of row t and of column u from there exists only if bit t * (T + 1) + u of `on` is set, and only the first `rows` and
- * `cols` are stored.  The gradients of a pair of columns stay in registers for the next pair, and its stores lie between multiply-adds: many
- * at once take the time of one and a half multiply-adds each (Zen 4). */
+/* Two rows and 2T columns of one block of channels, with a kernel of 3x3.  x: the first gradient that the kernel reaches from
+ * there; if checked, that of row t and of column u from there exists only if bit t * (T + 1) + u of `on` is set, and only the first
+ * `rows` and `cols` are stored.  The gradients of a pair of columns stay in registers for the next pair, and its stores lie between
+ * multiply-adds: many at once take the time of one and a half multiply-adds each (Zen 4). */
 DW_INLINE void DW(grad_pair_tile)(
         const REAL *x, const REAL *w, REAL *y, const ptrdiff_t xh, const ptrdiff_t xw, const ptrdiff_t wh, const ptrdiff_t ww,
         const ptrdiff_t yh, const ptrdiff_t yw, const unsigned on, const ptrdiff_t rows, const ptrdiff_t cols, const int PH,
@@ -170,8 +172,9 @@ DW_INLINE void DW(grad_strip_of)(
     }
 }
 
-/* `count` rows of x_grad, one or two, `blocks` blocks of LANES channels from `first` on, the first and last of which may be shifted to
- * lie inside `channels`, at column stride 2 and a kernel of `taps` columns (dw_grad_pairs).  pairs: see dw_grad_both; parity: of the rows' padding.
+/* `count` rows of x_grad, one or two, `blocks` blocks of LANES channels from `first` on, the first and last of which may be shifted
+ * to lie inside `channels`, at column stride 2 and a kernel of `taps` columns (dw_grad_pairs).  pairs: see dw_grad_both; parity: of
+ * the rows' padding.
  * g: x0 (0), xh, xw, wh, ww, yh, yw; cols of x_grad, width of the gradient, pad, far. */
 static void DW(grad_strip)(const dw_geometry *g, ptrdiff_t taps, int pairs, int parity, const REAL *x, const REAL *w, REAL *y,
                            const dw_grad_row *rows, ptrdiff_t count, ptrdiff_t first, ptrdiff_t blocks, ptrdiff_t channels) {
