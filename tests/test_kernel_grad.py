@@ -312,7 +312,8 @@ def test_widths_of_planes(kernels, k, strides):
 def test_pairs_of_planes(kernels, strides):
     """Rows of at most half a vector, in many images: any number of planes, groups and parts for any workers, rows far apart."""
     rng = np.random.default_rng(4)
-    for c, out, n, w in ((1, 8, 5, 700), (2, 7, 4, 9), (7, 4, 6, 1024), (35, 7, 4, 15), (7, 4, 140, 8), (17, 8, 140, 16)):
+    for c, out, n, w in ((1, 8, 5, 700), (2, 7, 4, 9), (7, 4, 6, 700), (7, 4, 6, 1024), (35, 7, 4, 15), (7, 4, 140, 8),
+                        (17, 8, 140, 16)):
         for dtype, m in itertools.product(DTYPES, (1, 2)):
             wide = oracle.integers((n, c, 7, w), 1, 4).astype(dtype)
             x = wide[..., : min(out * strides, w)]     # of 700 and more numbers rows lie more than 2 KB apart, of 1024 4 or 8
