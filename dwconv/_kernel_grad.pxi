@@ -28,6 +28,7 @@ cdef extern from *:
         const void *x_to
         const void *g_to
         int shifted
+        Py_ssize_t down
     void grad_channels_f32(const dw_grad*, const float*, const float*, float*, Py_ssize_t, Py_ssize_t) nogil
     void grad_channels_f64(const dw_grad*, const double*, const double*, double*, Py_ssize_t, Py_ssize_t) nogil
     int grad_shifted_serve_f32(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
@@ -87,7 +88,8 @@ cdef struct GradPlan:
     Py_ssize_t together                                       # of those, how many at a time
     Py_ssize_t ahead                                          # elements that slides prefetch ahead; 0: none
     bint runs                                                 # whether they prefetch the next unit's rows instead
-    int shifted                                               # row family: by shifted tiles; 2: of two planes
+    int shifted                                               # row family: by shifted tiles; 2: of two planes; 3: dilated
+    Py_ssize_t down                                           # ... by so many rows, of which the tile takes the phases
     bint in_place                                             # grad is used where it lies, though x is copied
     bint far                                                  # x and grad are too large for the caches of one worker
     bint stream                                               # ... for all caches
@@ -247,6 +249,8 @@ cdef inline void add_rows(const GradPlan* p, dw_grad* g, const Unit* u, const re
     cdef real* out
     if p.period == 1:
         g.repeat = 1
+    if p.shifted == 3 and p.stream:
+        g.next_x, g.next_g = p.xc, p.gc
     g.rows, g.row_lo, g.row_hi = count, u.rows.lo - tap, u.rows.hi - tap
     g.sw, g.gw, g.cols = p.cols.stride, p.gw, p.cols.out
     g.width, g.pad, g.dilation, g.pixel = p.cols.size, p.cols.pad, p.cols.dilation, p.xw
@@ -290,7 +294,7 @@ cdef void add_unit(const GradPlan* p, const Unit* u, Py_ssize_t first, Py_ssize_
         count = dw_min(p.together, end - block)
         g.kh, g.kw, g.sh = p.rows.taps, p.cols.taps, p.rows.step
         g.repeat, g.period = p.repeat, p.period
-        g.xh, g.gh, g.ahead, g.shifted = p.rows.dilation * p.xh, p.rows.phases * p.gh, p.ahead, p.shifted
+        g.xh, g.gh, g.ahead, g.shifted, g.down = p.rows.dilation * p.xh, p.rows.phases * p.gh, p.ahead, p.shifted, p.down
         g.next_x, g.next_g = u.next_x, u.next_g
         if p.family == CHANNELS:
             add_channels(p, &g, &u.rows, u.r0, u.r1, u.chunk, x, grad, acc, block, count, 0, p.channels)
@@ -472,7 +476,10 @@ cdef inline int shifted_serve(const GradPlan* p, Py_ssize_t size) noexcept nogil
 
     With AVX2 whole rows, each with its sums from memory and its borders: those of 33 numbers take 1.4 times as long as planes."""
     cdef const Axis* c = &p.cols
-    if p.rows.dilation * c.dilation != 1 or (c.out < 7 * p.lanes if DW_VECTOR_BYTES == 32 else p.far and c.out > 4 * p.lanes):
+    if p.rows.dilation * c.dilation > 1:
+        return 3 if (DW_VECTOR_BYTES == 64 and p.taps == 9 and c.taps == 3 and p.rows.stride == c.stride == 1
+                     and not (p.far and c.out > 8 * p.lanes)) else 0
+    if c.out < 7 * p.lanes if DW_VECTOR_BYTES == 32 else p.far and c.out > 4 * p.lanes:
         return 0
     if size == sizeof(float):
         return grad_shifted_serve_f32(p.rows.taps, c.taps, p.rows.stride, c.stride, c.out, c.size, c.pad)
@@ -486,6 +493,8 @@ cdef inline bint planes_win(const GradPlan* p) noexcept nogil:
     cdef Py_ssize_t out = p.cols.out, size = dw_ceil_div(out, p.lanes) * p.lanes, most = 22
     if p.shifted and DW_VECTOR_BYTES == 32:
         return False
+    if p.shifted == 3:
+        return 4 * out <= 3 * p.lanes
     if p.shifted == 2:             # their sums across lanes cost as much as two images of 7x7
         return 16 * out < 7 * p.lanes or p.cols.stride == 1 and p.images < 4
     if p.shifted and p.taps == 9:
@@ -532,7 +541,7 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
     # slides take each number of grad once (of 7x7 taps thrice, 1.1 times; without AVX-512 of 5x5 thrice, 0.94 to 1.1)
     p.in_place = last and p.repeat == 1 and p.channels >= p.lanes and p.rows.taps <= (7 if DW_VECTOR_BYTES == 64 else 3)
     p.fit = rest // (p.rows.step * p.cols.size + (0 if p.in_place else p.cols.out))
-    p.shifted = 0
+    p.shifted, p.down = 0, 1
     if last:
         if p.channels < p.lanes and p.cols.stride == 1:
             return ROWS
@@ -550,6 +559,8 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
     if p.lanes > 1 and p.fit > 0 and 2 * p.channels >= p.lanes and planes_win(p):
         p.shifted = 0
         return PLANES
+    if p.shifted == 3:
+        p.down, p.rows.dilation, p.rows.phases = p.rows.dilation, 1, 1
     if p.shifted == 2 and p.cols.stride == 1 and rival_rows(p, p.xh * size):     # copied one by one; these sums are the same
         p.shifted = 1
     return ROWS
@@ -617,7 +628,7 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
         levels += 1
         n //= 2
     p.gathered = 0
-    if p.family == PLANES or p.family == PACKED or p.family == ROWS and p.cols.stride == 1 and not whole_rows and (
+    if p.family == PLANES or p.family == PACKED or p.family == ROWS and p.cols.stride == 1 and p.shifted < 3 and not whole_rows and (
             rival_rows(p, p.xh * size) or p.period > 1 and (p.xw * p.repeat != p.period or p.gw != p.period)):
         p.gathered = SCRATCH_BYTES // size
     elif p.family == ROWS:

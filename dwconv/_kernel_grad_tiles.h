@@ -47,7 +47,8 @@ typedef struct {
     ptrdiff_t share, shares;  /* ... which, of how many: its place among the blocks that take a unit in turn */
     ptrdiff_t from;           /* ... first channel of those */
     const void *x_from, *x_to, *g_to; /* row family: x and the end of grad, past which nothing may be read */
-    int shifted;              /* row family: by shifted tiles; 2: of two planes */
+    int shifted;              /* row family: by shifted tiles; 2: of two planes; 3: dilated, rows by `down` */
+    ptrdiff_t down;
 } dw_grad;
 
 /* One slide, or one on each of `lines` lines. */
@@ -648,9 +649,85 @@ DW_INLINE void DW(grad_paired_rows)(const dw_grad *g, const REAL *x, ptrdiff_t x
     DW_UNROLL for (int k = 0; k < K * K; k++) DW(store)(acc + k * LANES, sum[k]);
 }
 
+/* ... of 3x3 taps, dilated: each tap column is loaded, in the lanes `on` that it reaches, whatever the dilation and padding; the rows
+ * by their remainder. */
+DW_INLINE void DW(grad_dilated_rows)(const dw_grad *g, const REAL *x, const REAL *grad, REAL *acc, const MASK *on, const MASK out,
+                                     const int T) {
+    enum { K = 3 };
+    VEC sum[K * K], above[K * DW_SHIFTED_VECTORS];
+    const ptrdiff_t xh = g->xh, xw = g->dilation, gh = g->gh, rows = g->rows, down = g->down, t0 = g->row_lo, t1 = g->row_hi;
+    DW_UNROLL for (int k = 0; k < K * K; k++) sum[k] = DW(load)(acc + k * LANES);
+    DW_UNROLL for (int k = 0; k < K * T; k++) above[k] = DW(splat)(0);
+#define ROW(checked)                                                                                                          \
+    DW_UNROLL for (int j = 0; j < K; j++) {                                                                                   \
+        const REAL *p = x + r * xh + j * xw;                                                                                  \
+        DW_HIDE(p);                                                                                                           \
+        DW_UNROLL for (int k = 0; k < T; k++) {                                                                               \
+            const VEC v = DW(load_lanes)(p + k * LANES, on[j * T + k]);                                                       \
+            DW_UNROLL for (int a = 0; a < K; a++)                                                                             \
+                if (!checked || (a * down <= r && r < rows + a * down))                                                       \
+                    sum[a * K + j] = DW(add_product)(sum[a * K + j], v, above[a * T + k], on[j * T + k]);                     \
+        }                                                                                                                     \
+    }
+    for (ptrdiff_t phase = 0; phase < dw_min(down, rows); phase++) {
+        for (ptrdiff_t r = phase; r < dw_min(rows + (K - 1) * down, t1); r += down) { /* above[a * T]: output row r - a * down */
+            DW_UNROLL for (int k = K * T - 1; k >= T; k--) above[k] = above[k - T];
+            if (r < rows) DW_UNROLL for (int k = 0; k < T; k++) {
+                const REAL *q = grad + r * gh + k * LANES;
+                above[k] = k == T - 1 ? DW(load_lanes)(q, out) : DW(load)(q);
+                if (g->next_x) {
+                    DW_PREFETCH(q + g->next_g, 0);
+                    DW_PREFETCH(x + r * xh + k * LANES + g->next_x, 0);
+                }
+            }
+            if (r < t0) continue;
+            if ((K - 1) * down <= r && r < rows) {
+                ROW(0)
+            } else {
+                ROW(1)
+            }
+        }
+    }
+#undef ROW
+    DW_UNROLL for (int k = 0; k < K * K; k++) DW(store)(acc + k * LANES, sum[k]);
+}
+
 /* grad_rows, in blocks of `most` vectors of columns at most. */
+DW_INLINE void DW(grad_dilated_planes)(const dw_grad *g, const REAL *const *x, const REAL *const *grad, ptrdiff_t planes, REAL *acc,
+                                       ptrdiff_t e0, ptrdiff_t e1, const int most) {
+    enum { K = 3 };
+    MASK on[DW_MOST_LINES * K];
+    const ptrdiff_t vectors = dw_ceil_div(e1 - e0, LANES), blocks = dw_ceil_div(vectors, most);
+    for (ptrdiff_t b = 0, v = 0, end; b < blocks; b++, v = end) {
+        end = vectors * (b + 1) / blocks;
+        for (ptrdiff_t j = 0; j < K; j++)
+            for (ptrdiff_t k = v; k < end; k++) {
+                const ptrdiff_t before = g->pad - j * g->dilation, at = e0 + k * LANES;
+                on[K * v + j * (end - v) + k - v] = DW(lanes)(before - at, dw_min(before + g->width, e1) - at);
+            }
+    }
+    for (; planes > 0; planes--, x++, grad++, acc += K * K * LANES) {
+        for (ptrdiff_t b = 0, v = 0, end; b < blocks; b++, v = end) {
+            end = vectors * (b + 1) / blocks;
+            const ptrdiff_t at = e0 + v * LANES;
+            const MASK out = DW(lanes)(0, e1 - e0 - (end - 1) * LANES);
+#define RUN(T) if (end - v == T) DW(grad_dilated_rows)(g, *x + at - g->pad, *grad + at, acc, on + K * v, out, T)
+            RUN(1);
+            RUN(2);
+            RUN(3);
+            RUN(4);
+#undef RUN
+        }
+    }
+}
+
+/* ... the same at other strides, and without dilation. */
 DW_INLINE void DW(grad_shifted_planes)(const dw_grad *g, const REAL *const *x, const REAL *const *grad, ptrdiff_t planes, REAL *acc,
                                        ptrdiff_t e0, ptrdiff_t e1, const int K, const int S, const int most) {
+    if (K == 3 && S == 1 && g->shifted == 3) {
+        DW(grad_dilated_planes)(g, x, grad, planes, acc, e0, e1, most);
+        return;
+    }
     DW(dw_shifted_lanes) m[DW_MOST_LINES];
     const ptrdiff_t vectors = dw_ceil_div(e1 - e0, LANES), blocks = dw_ceil_div(vectors, most);
     dw_geometry of;

@@ -308,6 +308,34 @@ def test_widths_of_planes(kernels, k, strides):
                 np.testing.assert_array_equal(w_grad, expected, err_msg=f"{out} {padding} {dtype.__name__}")
 
 
+@pytest.mark.parametrize("dilation", [2, (1, 3), (3, 1), (5, 9), 40])
+def test_dilated_planes(kernels, dilation):
+    """3x3 over rows of some vectors, with NaN at their ends: taps that miss a whole vector, rows of one remainder or none, rows far
+    apart; with the same bits."""
+    rng = np.random.default_rng(6)
+    for out in (13, 16, 17, 31, 40, 63, 80, 130):
+        for padding in ("same", ((1, 2), (40, 3)), ((0, 9), (0, 90))):
+            shape = (1 + out % 2, 1 + out % 13, out, 1 if out == 63 else 9)
+            try:
+                rows, cols, grad_shape = geometry(shape, (3, 3, 1), 1, dilation, padding)
+            except ValueError:  # no output
+                continue
+            x, grad = oracle.integers(shape, 1, 4), oracle.integers(grad_shape, 2, 4)
+            x[0, shape[1] // 2, -1, 0] = grad[0, 0, 0, -1] = grad[0, -1, -1, shape[3] // 2] = np.nan
+            expected, _ = reference(x, grad, (3, 3, 1), rows, cols)
+            for dtype in DTYPES:
+                wide = np.full((shape[0], shape[3], shape[1], 1024), np.nan, dtype)
+                far, near = wide[..., :out], arranged(x, "channels_first", dtype)
+                far[...] = near
+                b = arranged(grad, "channels_first", dtype)
+                for a, workers in ((near, 1), (far, 2)):
+                    w_grad = call("channels_first", a, b, np.full(expected.shape, SENTINEL, dtype), rows, cols, workers)
+                    np.testing.assert_array_equal(w_grad, expected, err_msg=f"{out} {padding} {dtype.__name__}")
+                far[...] = near[...] = rng.standard_normal(near.shape)
+                u, v = (call("channels_first", a, b, np.zeros(expected.shape, dtype), rows, cols, 3) for a in (near, far))
+                assert u.tobytes() == v.tobytes()
+
+
 @pytest.mark.parametrize("strides", [1, 2])
 def test_pairs_of_planes(kernels, strides):
     """Rows of at most half a vector, in many images: any number of planes, groups and parts for any workers, rows far apart."""
