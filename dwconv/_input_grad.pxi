@@ -45,6 +45,7 @@ cdef enum:
     GRAD_ROWS = 4             # run_grad_rows: of one phase in a band, at least
     GRAD_COLS = 1024          # columns of a phase that are made together, at most
     GRAD_BYTES = 32768        # of rows of them (multiplier 4, 64x64x32: 140 us, 4 rows at a time 270)
+    JOINED_ROW = 128          # numbers, from which on the phases of a row are made and joined (7x7 at stride 2, 160x160: 1.9 times)
     NEAR_BYTES = 512          # of each of the pixels that share sets of the nearest cache, at a time, or half or a quarter
     NEAR_PIXELS = 16          # from so many gradients of a map on (7x7: 1.0 to 1.2 times as fast, 4x4 0.8)
 
@@ -407,58 +408,66 @@ cdef void run_grad_blocks(Plan* p, bint last, Tiling t, const real* x, const rea
 # ---- planes one by one ----
 
 cdef void grad_phases(const Plan* p, const Axis* rows, const real* x, const real* w, real* y, real* scratch) noexcept nogil:
-    """A band of rows of a plane of x_grad: each phase through the scratch, where its columns are neighbours."""
+    """A band of rows of a plane of x_grad: each phase in the scratch, where its columns are neighbours."""
     cdef const Axis* cols = &p.cols
     # neighbours of a row's phase may see neighbouring gradients, whatever the dilation: the stride is its period, not the lcm
-    cdef Py_ssize_t high = period(rows), wide = cols.stride, height, width, i, j, q, r, k, m, c, block
-    cdef Py_ssize_t pitch = dw_min(dw_ceil_div(cols.size, wide), GRAD_COLS), step, many, runs, run
+    cdef Py_ssize_t high = period(rows), wide = cols.stride, columns = dw_ceil_div(cols.size, wide), pitch = dw_min(columns, GRAD_COLS)
+    cdef bint joined = 1 < wide <= FEW_CHANNELS     # the phases of a row are made together, and joined as pixels are from planes
+    cdef Py_ssize_t height, i, j, block, strip, q, r, k, m, c, many, runs, run, step
     cdef dw_geometry g
     cdef Taps th, tw
+    cdef real* sums
+    cdef real* one
     cdef real* to
+    if joined:
+        pitch = pitch_of(dw_min(columns, GRAD_COLS // wide))
+    step = GRAD_BYTES // ((wide + (p.repeat > 1) if joined else 1) * pitch * <Py_ssize_t> sizeof(real))
     g.clamp, g.lo, g.hi, g.repeat, g.period, g.sh, g.sw = 0, 0, 0, 1, 1, 1, 1
     g.stream, g.far, g.strips, g.compact, g.packed, g.alike, g.resume, g.parts = 0, 0, 1, 0, 0, 0, 0, 0
     g.xh, g.xw, g.width = reach(rows) * p.xh, reach(cols), cols.out
     g.wh, g.ww, g.yh, g.yw = -rows.step * p.wh, -cols.step * p.ww, pitch, 1
-    step = GRAD_BYTES // (pitch * <Py_ssize_t> sizeof(real))
     for i in range(dw_min(high, rows.size)):
         th = taps_of(rows, i)
         height = dw_ceil_div(rows.size - i, high)
-        for j in range(dw_min(wide, cols.size)):
-            tw = taps_of(cols, j)
-            width = dw_ceil_div(cols.size - j, wide)
-            g.kh, g.kw = th.count if tw.count else 0, tw.count if th.count else 0
-            for block in range(dw_ceil_div(width, GRAD_COLS)):
-                q = block * GRAD_COLS
-                g.cols = dw_min(width - q, GRAD_COLS)
-                g.pad = -tw.first - q
-                r = 0
-                while r < height:
-                    many = dw_min(height - r, step)
+        for block in range(dw_ceil_div(columns, pitch)):
+            for strip in range(dw_ceil_div(height, step)):
+                q, r = block * pitch, strip * step
+                many = dw_min(height - r, step)
+                for j in range(dw_min(wide, cols.size - q * wide)):
+                    tw = taps_of(cols, j)
+                    g.kh, g.kw = th.count if tw.count else 0, tw.count if th.count else 0
+                    g.cols = dw_min(dw_ceil_div(cols.size - j, wide) - q, pitch)
+                    g.pad = -tw.first - q
                     g.row_lo, g.row_hi = th.lo - r, th.hi - r
                     g.x0 = th.first * p.xh + r * g.xh - g.pad
+                    sums = one = scratch + (j * many * pitch if joined else 0)
                     for m in range(p.repeat):
+                        if joined and m:
+                            one = scratch + wide * many * pitch
                         if real is float:
-                            row_block_f32(&g, x + m * p.xc, w + (m + th.last * p.wh + tw.last * p.ww), NULL, scratch, 0,
-                                          many, 1, 0, 0)
+                            row_block_f32(&g, x + m * p.xc, w + (m + th.last * p.wh + tw.last * p.ww), NULL, one, 0, many, 1, 0, 0)
                         else:
-                            row_block_f64(&g, x + m * p.xc, w + (m + th.last * p.wh + tw.last * p.ww), NULL, scratch, 0,
-                                          many, 1, 0, 0)
-                        runs, run = many, g.cols
-                        if high == wide == 1 and run == pitch == p.yh:     # rows without gaps
+                            row_block_f64(&g, x + m * p.xc, w + (m + th.last * p.wh + tw.last * p.ww), NULL, one, 0, many, 1, 0, 0)
+                        if joined and p.repeat == 1:
+                            break
+                        runs, run, to = many, g.cols, y + (i + r * high) * p.yh + q * wide + j
+                        if joined:
+                            runs, run, to = 1, many * pitch, sums
+                        elif high == wide == 1 and run == pitch == p.yh:     # rows without gaps
                             runs, run = 1, many * run
+                        # the first to 0, for its sign, as run_grad_blocks does
                         for k in range(runs):
-                            to = y + (i + (r + k) * high) * p.yh + j + q * wide
-                            if wide == 1 and real is float:
-                                add_row_f32(<const float*> scratch + k * pitch, <float*> to, run, m == 0)
-                            elif wide == 1:
-                                add_row_f64(<const double*> scratch + k * pitch, <double*> to, run, m == 0)
-                            elif m == 0:
-                                for c in range(run):
-                                    to[c * wide] = 0 + scratch[k * pitch + c]    # as run_grad_blocks adds, for the sign of 0
+                            if (joined or wide == 1) and real is float:
+                                add_row_f32(<const float*> one + k * pitch, <float*> to, run, m == 0)
+                            elif joined or wide == 1:
+                                add_row_f64(<const double*> one + k * pitch, <double*> to, run, m == 0)
                             else:
                                 for c in range(run):
-                                    to[c * wide] += scratch[k * pitch + c]
-                    r += many
+                                    to[c * wide] = (0 if m == 0 else to[c * wide]) + one[k * pitch + c]
+                            to += high * p.yh
+                if joined:
+                    join_rows(scratch, pitch, many * pitch, many, dw_min(cols.size - q * wide, pitch * wide), wide,
+                              y + (i + r * high) * p.yh + q * wide, high * p.yh)
 
 
 cdef void grad_row_task(const Plan* p, bint pairs, Py_ssize_t task, Py_ssize_t tasks, const real* x, const real* w, real* y,
@@ -508,6 +517,65 @@ cdef void run_grad_rows(Plan* p, bint pairs, const real* x, const real* w, real*
                               scratch + threadid() * (SCRATCH_BYTES // <Py_ssize_t> sizeof(real)))
 
 
+# ---- few channels: planes in the scratch ----
+
+cdef Tiling few_tiling(const Plan* p, Py_ssize_t room) noexcept nogil:
+    """The widest tile of which the gradients that it needs and itself, as planes, are at most `room` numbers, and some rows high."""
+    cdef Tiling t
+    cdef Py_ssize_t parts, row, own
+    for parts in range(1, p.cols.size + 1):
+        t.cols = dw_ceil_div(p.cols.size, parts)
+        row, own = pitch_of(reached(&p.cols, t.cols)), pitch_of(t.cols)
+        t.rows = dw_min(p.rows.size, room // (p.channels * own))
+        while t.rows > 0 and p.channels * (reached(&p.rows, t.rows) * row + t.rows * own) > room:
+            t.rows -= 1
+        if t.rows >= dw_min(p.rows.size, 2 * p.rows.stride):
+            break
+    t.down, t.across = dw_ceil_div(p.rows.size, dw_max(t.rows, 1)), dw_ceil_div(p.cols.size, t.cols)
+    return t
+
+
+cdef void few_task(const Plan* p, bint pairs, Tiling t, Py_ssize_t task, const real* x, const real* w, real* y,
+                   real* scratch) noexcept nogil:
+    """One image, one tile of x_grad."""
+    cdef Plan local = p[0]
+    cdef Py_ssize_t c0 = task % t.across * t.cols, r0 = task // t.across % t.down * t.rows, n = task // (t.across * t.down)
+    cdef Py_ssize_t row0, col0, c
+    cdef Axis rows = window(&p.rows, r0, dw_min(r0 + t.rows, p.rows.size), &row0)
+    cdef real* out
+    cdef dw_grad_planes g
+    local.cols = window(&p.cols, c0, dw_min(c0 + t.cols, p.cols.size), &col0)
+    local.xh, local.yh = pitch_of(local.cols.out), pitch_of(local.cols.size)
+    local.xc, local.yc = rows.out * local.xh, rows.size * local.yh
+    out = scratch + p.channels * local.xc
+    split_rows(x + n * p.xn + row0 * p.xh + col0 * p.xw, rows.out, p.xh, local.cols.out, p.channels, p.channels, scratch, local.xh,
+               local.xc)
+    if pairs:
+        g.rows, g.cols, g.grad_rows, g.grad_cols = rows.size, local.cols.size, rows.out, local.cols.out
+        g.row_pad, g.col_pad, g.planes, g.taps = rows.pad, local.cols.pad, p.channels, local.cols.taps
+        g.xh, g.xc, g.yh, g.yc, g.wh, g.ww = local.xh, local.xc, local.yh, local.yc, p.wh, p.ww
+        if real is float:
+            grad_planes_f32(&g, scratch, w, out)
+        else:
+            grad_planes_f64(&g, scratch, w, out)
+    else:
+        for c in range(p.channels):
+            grad_phases(&local, &rows, scratch + c * local.xc, w + c, out + c * local.yc, out + p.channels * local.yc)
+    join_rows(out, local.yh, local.yc, rows.size, local.cols.size * p.channels, p.channels,
+              y + n * p.yn + r0 * p.yh + c0 * p.yw, p.yh)
+
+
+cdef void run_few(Plan* p, bint pairs, Tiling t, const real* x, const real* w, real* y, real* scratch, int workers) noexcept nogil:
+    cdef Py_ssize_t task, tasks = p.images * t.down * t.across
+    while next_round(&p.watch, tasks, workers):
+        if workers <= 1:
+            for task in range(p.watch.begin, p.watch.end):
+                few_task(p, pairs, t, task, x, w, y, scratch)
+        else:
+            for task in prange(p.watch.begin, p.watch.end, schedule="static", num_threads=workers):
+                few_task(p, pairs, t, task, x, w, y, scratch + threadid() * (SCRATCH_BYTES // <Py_ssize_t> sizeof(real)))
+
+
 # ---- entry point ----
 
 cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :, :] w, real[:, :, :, :] x_grad,
@@ -518,7 +586,7 @@ cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :
     cdef Py_ssize_t h = 1 if last else 2, c = 3 if last else 1    # axes of the rows (columns follow) and channels
     cdef Extent e = extent(<Py_ssize_t> &x_grad[0, 0, 0, 0], x_grad.shape, x_grad.strides, 4, size)
     cdef real* scratch = NULL
-    cdef bint pairs
+    cdef bint pairs, few
     cdef Py_ssize_t touched, near
     if rows[3] == 1 and cols[3] == 1 and w.shape[2] * w.shape[3] == x_grad.shape[c]:
         return _forward[real](last, grad, w[::-1, ::-1], None, x_grad, turned(rows), turned(cols), (), workers)
@@ -536,11 +604,19 @@ cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :
     if last and p.channels == 1 and (p.xw == 1 or p.cols.out == 1) and (p.yw == 1 or p.cols.size == 1):
         last = False          # one plane
     t.rows = 0
-    pairs = (not last and p.repeat == 1 and p.rows.taps == p.cols.taps
+    few = (last and as_planes(p.channels, p.repeat, p.cols.stride, lanes) and (p.xw == p.channels or p.cols.out == 1)
+           and (p.yw == p.channels or p.cols.size == 1))
+    pairs = ((few or not last) and p.repeat == 1 and p.rows.taps == p.cols.taps
              and dw_grad_pairs(p.rows.taps, p.rows.stride, p.rows.dilation)
              and dw_grad_pairs(p.cols.taps, p.cols.stride, p.cols.dilation))
-    # rows of some width without gaps between what a phase writes go through row tiles, other planes are taken as channels
-    if p.repeat > 1 if last else not pairs and p.channels >= lanes and (p.cols.stride > 1 or p.cols.size <= 14):
+    if few:
+        few = pairs or p.cols.stride == 2     # 3x3 at stride 3: AVX2 0.9 times as fast, float64 0.7
+    if few:
+        t = few_tiling(&p, (SCRATCH_BYTES - (0 if pairs else GRAD_BYTES)) // size)
+        few = t.rows > 0
+    # rows of some width whose phases have no gaps, or are joined, go through row tiles, other planes are taken as channels
+    elif p.repeat > 1 if last else not pairs and p.channels >= lanes and (
+            p.cols.size <= 14 if p.cols.stride == 1 else p.cols.stride >= FEW_CHANNELS or p.cols.size < JOINED_ROW):
         t = grad_tiling(&p, last, size)
     touched = touched_bytes(&p.rows, &p.cols, p.images, p.channels, p.repeat, size)
     near = near_rows(&p, touched, size) if last and not t.rows else 0
@@ -550,7 +626,9 @@ cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :
         if not scratch:
             raise MemoryError
     with nogil:
-        if t.rows:
+        if few:
+            run_few(&p, pairs, t, &grad[0, 0, 0, 0], &w[0, 0, 0, 0], &x_grad[0, 0, 0, 0], scratch, workers)
+        elif t.rows:
             run_grad_blocks(&p, last, t, &grad[0, 0, 0, 0], &w[0, 0, 0, 0], &x_grad[0, 0, 0, 0], scratch, workers)
         elif near:
             run_near(&p, &grad[0, 0, 0, 0], &w[0, 0, 0, 0], &x_grad[0, 0, 0, 0], scratch, near, workers)

@@ -62,6 +62,7 @@ cdef enum:
     L1_BYTES = 32768          # 64 sets of 8 lines
     PLANE_BYTES = 24576       # of x and grad of planes taken together: a share of L1
     RUN_BYTES = 700000        # of a unit whose successor is fetched whole, see next_pixels (measured with an L2 of 1 MB)
+    FEW_LINES = 4             # strips of planes that few channels are split into, at a time
     GROUP_BYTES = 16384       # sums of the channel blocks that take a piece in turn: a share of L1
 
 cdef enum GradFamily:
@@ -90,6 +91,7 @@ cdef struct GradPlan:
     bint runs                                                 # whether they prefetch the next unit's rows instead
     int shifted                                               # row family: by shifted tiles; 2: of two planes; 3: dilated
     Py_ssize_t down                                           # ... by so many rows, of which the tile takes the phases
+    bint few                                                  # row family: channels_last, as planes in the scratch
     bint in_place                                             # grad is used where it lies, though x is copied
     bint far                                                  # x and grad are too large for the caches of one worker
     bint stream                                               # ... for all caches
@@ -235,15 +237,10 @@ cdef inline void copy_rows(const real* x, Py_ssize_t rows, Py_ssize_t row, Py_ss
         copy_rows_f64(x, rows, row, cols, pixel, channels, pitch, out)
 
 
-cdef inline Py_ssize_t pitch_of(Py_ssize_t numbers) noexcept nogil:
-    """Distance of copied rows: an odd number of 16s, so that those above each other are not rivals for the same lines of L1."""
-    return ((numbers + 15) // 16 | 1) * 16
-
-
 cdef inline void add_rows(const GradPlan* p, dw_grad* g, const Unit* u, const real* x, const real* grad, real* acc,
                           Py_ssize_t block, Py_ssize_t blocks, real* scratch) noexcept nogil:
     """x, grad: tap row 0 of the unit's first output row; that row."""
-    cdef Py_ssize_t unit, tap = u.r0 * p.rows.step, count = u.r1 - u.r0, c0, c1, t0, t1, a, z, x_pitch, g_pitch, k
+    cdef Py_ssize_t unit, tap = u.r0 * p.rows.step, count = u.r1 - u.r0, c0, c1, t0, t1, a, z, x_pitch, g_pitch, apart, k
     cdef const real* x_planes[16]
     cdef const real* g_planes[16]
     cdef real* out
@@ -262,11 +259,22 @@ cdef inline void add_rows(const GradPlan* p, dw_grad* g, const Unit* u, const re
         unit, c0, c1 = p.period // g.repeat, u.e0 // p.period, u.e1 // p.period
         t0 = dw_max(g.row_lo, 0)
         t1 = dw_max(dw_min(g.row_hi, (count - 1) * p.rows.step + p.rows.taps), t0)
-        a = dw_max(dw_min(c0 - p.cols.pad, p.cols.size), 0)
-        z = dw_max(dw_min(c1 - p.cols.pad + (p.cols.taps - 1) * p.cols.dilation, p.cols.size), a)
+        a = dw_max(dw_min(c0 * p.cols.stride - p.cols.pad, p.cols.size), 0)
+        z = (c1 - 1) * p.cols.stride - p.cols.pad + (p.cols.taps - 1) * p.cols.dilation + 1
+        z = dw_max(dw_min(z, p.cols.size), a)
         x_pitch, g_pitch = pitch_of((z - a) * unit), pitch_of(u.e1 - u.e0)
         out = scratch + (t1 - t0) * x_pitch
-        if out - scratch + (0 if p.in_place else count * g_pitch) <= p.gathered:
+        if p.few and p.xw == p.gw == 1:
+            pass              # one plane already
+        elif p.few:
+            apart = out - scratch
+            out = scratch + blocks * apart
+            split_rows(x + t0 * g.xh + a * p.xw, t1 - t0, g.xh, z - a, p.xw, blocks, scratch, x_pitch, apart)
+            split_rows(grad + c0 * p.gw, count, g.gh, c1 - c0, p.gw, blocks, out, g_pitch, count * g_pitch)
+            for k in range(blocks):
+                x_planes[k], g_planes[k] = scratch + k * apart - t0 * x_pitch - a, out + k * count * g_pitch - c0
+            g.xh, g.gh, g.pixel, g.gw = x_pitch, g_pitch, 1, 1
+        elif out - scratch + (0 if p.in_place else count * g_pitch) <= p.gathered:
             copy_rows(x_planes[0] + t0 * g.xh + a * p.xw, t1 - t0, g.xh, z - a, p.xw, unit, x_pitch, scratch)
             x_planes[0] = scratch - t0 * x_pitch - a * unit
             g.xh, g.pixel = x_pitch, unit
@@ -510,6 +518,14 @@ cdef inline bint planes_win(const GradPlan* p) noexcept nogil:
     return out <= p.lanes or out <= 4 * p.lanes and 32 * out <= most * size
 
 
+cdef inline Py_ssize_t few_rows(const GradPlan* p, Py_ssize_t size) noexcept nogil:
+    """How many rows of outputs of FEW_LINES strips fit the scratch as planes, with the rows of x that they see."""
+    cdef Py_ssize_t cols = dw_min(p.cols.out, FEW_LINES * p.lanes)
+    cdef Py_ssize_t x_row = pitch_of(dw_min((cols - 1) * p.cols.stride + (p.cols.taps - 1) * p.cols.dilation + 1, p.cols.size))
+    cdef Py_ssize_t rest = SCRATCH_BYTES // (p.channels * size) - (p.rows.taps - p.rows.step) * x_row
+    return dw_min(rest // (p.rows.step * x_row + pitch_of(cols)), TERMS // FEW_LINES)
+
+
 cdef inline bint rivals(const GradPlan* p, Py_ssize_t size) noexcept nogil:
     """Whether pixels of x lie so that the rows of a slide are rivals for the same lines of L1.
 
@@ -541,7 +557,14 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
     # slides take each number of grad once (of 7x7 taps thrice, 1.1 times; without AVX-512 of 5x5 thrice, 0.94 to 1.1)
     p.in_place = last and p.repeat == 1 and p.channels >= p.lanes and p.rows.taps <= (7 if DW_VECTOR_BYTES == 64 else 3)
     p.fit = rest // (p.rows.step * p.cols.size + (0 if p.in_place else p.cols.out))
-    p.shifted, p.down = 0, 1
+    p.shifted, p.down, p.few = 0, 1, False
+    # of longer rows than half a vector, but not from memory, where columns are taken 64 at a time (2000x2000x4: 0.6)
+    if (last and p.cols.stride == 2 and p.cols.dilation == 1 and 4 * p.channels <= p.lanes < 2 * p.cols.out and not p.stream
+            and as_planes(p.channels, p.repeat, p.cols.stride, p.lanes) and few_rows(p, size) > 1):
+        p.few = True
+        if DW_VECTOR_BYTES == 64:
+            p.shifted = dw_min(shifted_serve(p, size), 1)
+        return ROWS
     if last:
         if p.channels < p.lanes and p.cols.stride == 1:
             return ROWS
@@ -556,7 +579,7 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
             return PACKED
         return CHANNELS
     p.shifted = shifted_serve(p, size)
-    if p.lanes > 1 and p.fit > 0 and 2 * p.channels >= p.lanes and planes_win(p):
+    if p.lanes > 1 and p.fit > 0 and (2 * p.channels >= p.lanes or p.cols.stride > 2 and 8 * p.channels >= p.lanes) and planes_win(p):
         p.shifted = 0
         return PLANES
     if p.shifted == 3:
@@ -575,13 +598,15 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
     p.line, p.strip = p.cols.out, p.lanes // p.period * p.period
     if p.family == ROWS:
         p.line = dw_ceil_div(p.cols.out * p.period, p.strip)
-        most = TERMS if whole_rows else DW_MOST_LINES
+        most = TERMS if whole_rows else FEW_LINES if p.few else DW_MOST_LINES
     elif p.family == CHANNELS:
         most = near_columns(p)
     p.chunks = dw_ceil_div(p.line, most)
     height = TERMS // dw_max(dw_ceil_div(p.line, dw_max(p.chunks, 1)), 1)
     if p.family == ROWS and not whole_rows and (p.period > 1 or rival_rows(p, p.cols.size * size)):
         height = 32                # copies of them fit the scratch; 16 of 16 strips were 3 % slower
+    if p.few:
+        height = few_rows(p, size)
     p.bands = dw_ceil_div(rows, height)
     p.units = p.images * p.rows.phases * p.bands * p.chunks
     p.per_piece = dw_max(1, TERMS // (dw_ceil_div(rows, p.bands) * dw_ceil_div(p.line, p.chunks)))
@@ -601,10 +626,12 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
         p.group = dw_max(1, dw_min(p.group, share))
     if p.shifted == 2:
         p.group += p.group % 2
+    if p.few:
+        p.group = p.blocks
     p.groups = dw_ceil_div(p.blocks, p.group)
     p.together = p.group if p.family == CHANNELS else 1
     if p.family == ROWS:
-        p.in_place = p.gw == p.period
+        p.in_place = p.gw == p.period and not p.few
     elif p.family == PACKED and p.repeat == 1 and p.channels >= p.lanes:
         height = dw_ceil_div(rows, p.bands)              # of a unit
         copied = dw_min(p.rows.size, (height - 1) * p.rows.step + p.rows.taps) * p.cols.size
@@ -628,10 +655,10 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
         levels += 1
         n //= 2
     p.gathered = 0
-    if p.family == PLANES or p.family == PACKED or p.family == ROWS and p.cols.stride == 1 and p.shifted < 3 and not whole_rows and (
+    if p.family == PLANES or p.family == PACKED or p.few or p.family == ROWS and p.cols.stride == 1 and p.shifted < 3 and not whole_rows and (
             rival_rows(p, p.xh * size) or p.period > 1 and (p.xw * p.repeat != p.period or p.gw != p.period)):
         p.gathered = SCRATCH_BYTES // size
-    elif p.family == ROWS:
+    if p.family == ROWS and (p.few or not p.gathered):
         p.together = p.group
     p.runs = (p.stream and p.family == CHANNELS and p.repeat == 1 and p.channels >= p.lanes
               and p.rows.stride == p.cols.stride == p.rows.phases == p.cols.phases == 1 and (p.cols.taps > 1 or p.rows.taps == 1)
@@ -671,7 +698,7 @@ cdef bint _kernel_grad(bint last, const real[:, :, :, :] x, const real[:, :, :, 
     numbers = touched_bytes(&p.rows, &p.cols, p.images, p.channels, p.repeat, size)
     p.far, p.stream = numbers > FAR_BYTES, numbers > STREAM_BYTES
     p.family = choose_family(&p, last, size)
-    p.period = p.channels if last and p.family == ROWS else 1
+    p.period = p.channels if last and p.family == ROWS and not p.few else 1
     set_head(&p, &x[0, 0, 0, 0], &grad[0, 0, 0, 0])
     cut(&p, size, workers)
     numbers = dw_max(workers, 1) * p.scratch + (p.parts * p.blocks * p.taps * p.lanes if p.parts > 1 else 0)

@@ -123,6 +123,10 @@ cdef extern from *:
     int shifted_serve_f64(const dw_geometry*) nogil
     bint down_serves_f32(const dw_geometry*) nogil
     bint down_serves_f64(const dw_geometry*) nogil
+    void split_pixels_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*, Py_ssize_t) nogil
+    void split_pixels_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*, Py_ssize_t) nogil
+    void join_pixels_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*) nogil
+    void join_pixels_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*) nogil
     void copy_pixels_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*, bint) nogil
     void copy_pixels_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*, bint) nogil
     void gather_planes_f32(const float* const*, Py_ssize_t, Py_ssize_t, float*, bint) nogil
@@ -138,6 +142,7 @@ cdef enum:
     PATTERN_BYTES = 32768     # repeated weights of one call; beyond, each is repeated where it is used
     FLAT_STRIDE = 4           # at most, of flat rows; beyond, few channels are taken as one partial vector
     FLAT_STRIDED = 4          # channels: more are faster that way at any stride (112x112, 3x3: 6 channels 1.3 times, 8 1.5)
+    FEW_CHANNELS = 4          # of images that are split into planes, at strides along the rows
     BAND_BYTES = 262144       # of input and output that a band of rows touches: a share of L2, where every channel block finds it
     SCRATCH_BYTES = 61440     # of a worker: planes taken as channels, parted rows, pixels that share sets of the cache
     WEIGHT_BYTES = 12800      # of that scratch, for the weights of what lies there: a 7x7 kernel with 256 bytes of channels

@@ -348,6 +348,9 @@ DW_INLINE VEC DW(load_indexed)(const REAL *p, MASK m, IVEC index) {
     return DW(permute)(DW(load_lanes)(p, m), index);
 #elif DW_BYTES == 32 && REAL_SIZE == 4
     return (VEC)_mm256_permutevar8x32_ps((__m256)DW(load_lanes)(p, m), (__m256i)index);
+#elif DW_BYTES == 32
+    const IVEC twice = index + index, halves = (twice | twice << 32) + ((int64_t)1 << 32);
+    return (VEC)_mm256_permutevar8x32_ps((__m256)DW(load_lanes)(p, m), (__m256i)halves);
 #elif DW_VECTORS
     REAL lane[LANES];
     (void)m;

@@ -31,6 +31,7 @@
 #define DW_TILES_ONCE
 
 #include <stddef.h>
+#include <string.h>
 
 /* What a family of tiles needs to know of the geometry.  Distances are in elements.  Along an axis with stride s and
  * dilation d the outputs are taken in phases of every (d / gcd(s, d))-th one; within a phase the dilation is only a
@@ -709,6 +710,52 @@ DW_INLINE void DW(part_row)(const dw_geometry *g, const REAL *x, ptrdiff_t cols,
         }
         x += S * LANES, lo -= S * LANES, hi -= S * LANES;
     }
+}
+
+/* S vectors of every S-th number as S vectors of a row. */
+DW_INLINE void DW(join_vectors)(const VEC *in, VEC *out, const int S) {
+#if DW_BYTES >= 32
+    DW_UNROLL for (int f = 0; f < S; f++) {
+        const IVEC lane = {DW_JOIN(DW_IOTA_, LANES)};
+        const IVEC n = lane + f * LANES, at = n / S, c = n - S * at; /* comparisons are -1 where they hold */
+        out[f] = DW(pick)(in[0], in[1], at - (c == 1) * LANES);
+        if (S == 3) out[f] = DW(pick)(out[f], in[2], lane - (c == 2) * (at + LANES - lane));
+        if (S == 4) out[f] = DW(pick)(out[f], DW(pick)(in[2], in[3], at - (c == 3) * LANES), lane - (c >= 2) * LANES);
+    }
+#else
+    (void)in, (void)out, (void)S;
+#endif
+}
+
+/* A row of pixels of few numbers, `pixel` apart, as a row of each of as many planes, `apart` from each other, in whole vectors; and back. */
+static void DW(split_pixels)(const REAL *x, ptrdiff_t pixels, ptrdiff_t pixel, ptrdiff_t channels, REAL *out, ptrdiff_t apart) {
+    dw_geometry g;
+    g.pad = 0, g.width = pixels * channels, g.part = apart;
+#define TILE(S) if (DW_BYTES >= 32 && channels == S && pixel == S) { DW(part_row)(&g, x, pixels, out, 0, S); return; }
+    TILE(2) TILE(3) TILE(4)
+#undef TILE
+    for (ptrdiff_t c = 0; c < channels; c++)
+        for (ptrdiff_t k = 0; k < pixels; k++) out[c * apart + k] = x[k * pixel + c];
+}
+
+static void DW(join_pixels)(const REAL *x, ptrdiff_t apart, ptrdiff_t numbers, ptrdiff_t channels, REAL *y) {
+#define TILE(S)                                                                                                             \
+    if (DW_BYTES >= 32 && channels == S) {                                                                                  \
+        for (ptrdiff_t left = numbers; left > 0; x += LANES, y += S * LANES, left -= S * LANES) {                           \
+            VEC in[S], out[S];                                                                                              \
+            DW_UNROLL for (int c = 0; c < S; c++) in[c] = DW(load)(x + c * apart);                                          \
+            DW(join_vectors)(in, out, S);                                                                                   \
+            DW_UNROLL for (int f = 0; f < S; f++) {                                                                         \
+                if (left >= (f + 1) * LANES) DW(store)(y + f * LANES, out[f]);                                              \
+                else if (left > f * LANES) DW(store_first)(y + f * LANES, out[f], left - f * LANES);                        \
+            }                                                                                                               \
+        }                                                                                                                   \
+        return;                                                                                                             \
+    }
+    TILE(2) TILE(3) TILE(4)
+#undef TILE
+    if (channels == 1) memcpy(y, x, (size_t)numbers * sizeof(REAL));
+    else for (ptrdiff_t k = 0; k < numbers; k++) y[k] = x[k % channels * apart + k / channels];
 }
 
 /* How vectors of a part pick their inputs, by place in the period. */
