@@ -45,7 +45,7 @@ cdef enum:
     GRAD_ROWS = 4             # run_grad_rows: of one phase in a band, at least
     GRAD_COLS = 1024          # columns of a phase that are made together, at most
     GRAD_BYTES = 32768        # of rows of them (multiplier 4, 64x64x32: 140 us, 4 rows at a time 270)
-    JOINED_ROW = 128          # numbers, from which on the phases of a row are made and joined (7x7 at stride 2, 160x160: 1.9 times)
+    JOINED_ROW = 128          # numbers of a row, from which on its phases are joined (7x7 at stride 2, 160x160: 1.9 times)
     NEAR_BYTES = 512          # of each of the pixels that share sets of the nearest cache, at a time, or half or a quarter
     NEAR_PIXELS = 16          # from so many gradients of a map on (7x7: 1.0 to 1.2 times as fast, 4x4 0.8)
 
@@ -264,11 +264,6 @@ cdef void run_near(Plan* p, const real* x, const real* w, real* y, real* scratch
 
 # ---- blocks of channels in the scratch: planes taken as channels; the multiplier ----
 
-cdef struct Tiling:
-    Py_ssize_t rows, cols     # of x_grad in a tile; 0: none fits
-    Py_ssize_t down, across   # tiles
-
-
 cdef inline bint sums_at_once(const Plan* p, bint last) noexcept nogil:
     """Whether the vectors that a vector of x_grad is summed from are made together: as many as the multiplier."""
     return last and (p.repeat == 2 or p.repeat == 4)
@@ -411,9 +406,10 @@ cdef void grad_phases(const Plan* p, const Axis* rows, const real* x, const real
     """A band of rows of a plane of x_grad: each phase in the scratch, where its columns are neighbours."""
     cdef const Axis* cols = &p.cols
     # neighbours of a row's phase may see neighbouring gradients, whatever the dilation: the stride is its period, not the lcm
-    cdef Py_ssize_t high = period(rows), wide = cols.stride, columns = dw_ceil_div(cols.size, wide), pitch = dw_min(columns, GRAD_COLS)
+    cdef Py_ssize_t high = period(rows), wide = cols.stride, columns = dw_ceil_div(cols.size, wide)
     cdef bint joined = 1 < wide <= FEW_CHANNELS     # the phases of a row are made together, and joined as pixels are from planes
-    cdef Py_ssize_t height, i, j, block, strip, q, r, k, m, c, many, runs, run, step
+    cdef Py_ssize_t height, i, j, block, strip, q, r, k, m, c, many, runs, run, step, pitch = dw_min(columns, GRAD_COLS)
+    cdef const real* wt
     cdef dw_geometry g
     cdef Taps th, tw
     cdef real* sums
@@ -440,14 +436,15 @@ cdef void grad_phases(const Plan* p, const Axis* rows, const real* x, const real
                     g.pad = -tw.first - q
                     g.row_lo, g.row_hi = th.lo - r, th.hi - r
                     g.x0 = th.first * p.xh + r * g.xh - g.pad
+                    wt = w + (th.last * p.wh + tw.last * p.ww)
                     sums = one = scratch + (j * many * pitch if joined else 0)
                     for m in range(p.repeat):
                         if joined and m:
                             one = scratch + wide * many * pitch
                         if real is float:
-                            row_block_f32(&g, x + m * p.xc, w + (m + th.last * p.wh + tw.last * p.ww), NULL, one, 0, many, 1, 0, 0)
+                            row_block_f32(&g, x + m * p.xc, wt + m, NULL, one, 0, many, 1, 0, 0)
                         else:
-                            row_block_f64(&g, x + m * p.xc, w + (m + th.last * p.wh + tw.last * p.ww), NULL, one, 0, many, 1, 0, 0)
+                            row_block_f64(&g, x + m * p.xc, wt + m, NULL, one, 0, many, 1, 0, 0)
                         if joined and p.repeat == 1:
                             break
                         runs, run, to = many, g.cols, y + (i + r * high) * p.yh + q * wide + j
@@ -519,37 +516,21 @@ cdef void run_grad_rows(Plan* p, bint pairs, const real* x, const real* w, real*
 
 # ---- few channels: planes in the scratch ----
 
-cdef Tiling few_tiling(const Plan* p, Py_ssize_t room) noexcept nogil:
-    """The widest tile of which the gradients that it needs and itself, as planes, are at most `room` numbers, and some rows high."""
-    cdef Tiling t
-    cdef Py_ssize_t parts, row, own
-    for parts in range(1, p.cols.size + 1):
-        t.cols = dw_ceil_div(p.cols.size, parts)
-        row, own = pitch_of(reached(&p.cols, t.cols)), pitch_of(t.cols)
-        t.rows = dw_min(p.rows.size, room // (p.channels * own))
-        while t.rows > 0 and p.channels * (reached(&p.rows, t.rows) * row + t.rows * own) > room:
-            t.rows -= 1
-        if t.rows >= dw_min(p.rows.size, 2 * p.rows.stride):
-            break
-    t.down, t.across = dw_ceil_div(p.rows.size, dw_max(t.rows, 1)), dw_ceil_div(p.cols.size, t.cols)
-    return t
-
-
-cdef void few_task(const Plan* p, bint pairs, Tiling t, Py_ssize_t task, const real* x, const real* w, real* y,
-                   real* scratch) noexcept nogil:
+cdef void few_grad_task(const Plan* p, bint pairs, Tiling t, Py_ssize_t task, const real* x, const real* w, real* y,
+                        real* scratch) noexcept nogil:
     """One image, one tile of x_grad."""
     cdef Plan local = p[0]
-    cdef Py_ssize_t c0 = task % t.across * t.cols, r0 = task // t.across % t.down * t.rows, n = task // (t.across * t.down)
-    cdef Py_ssize_t row0, col0, c
-    cdef Axis rows = window(&p.rows, r0, dw_min(r0 + t.rows, p.rows.size), &row0)
+    cdef Py_ssize_t c0 = task % t.across * t.cols, band = task // t.across % t.down, n = task // (t.across * t.down)
+    cdef Py_ssize_t r0 = p.rows.size * band // t.down, row0, col0, c
+    cdef Axis rows = window(&p.rows, r0, p.rows.size * (band + 1) // t.down, &row0)
     cdef real* out
     cdef dw_grad_planes g
     local.cols = window(&p.cols, c0, dw_min(c0 + t.cols, p.cols.size), &col0)
     local.xh, local.yh = pitch_of(local.cols.out), pitch_of(local.cols.size)
     local.xc, local.yc = rows.out * local.xh, rows.size * local.yh
     out = scratch + p.channels * local.xc
-    split_rows(x + n * p.xn + row0 * p.xh + col0 * p.xw, rows.out, p.xh, local.cols.out, p.channels, p.channels, scratch, local.xh,
-               local.xc)
+    split_rows(x + n * p.xn + row0 * p.xh + col0 * p.xw, rows.out, p.xh, local.cols.out, p.channels, p.channels, scratch,
+               local.xh, local.xc)
     if pairs:
         g.rows, g.cols, g.grad_rows, g.grad_cols = rows.size, local.cols.size, rows.out, local.cols.out
         g.row_pad, g.col_pad, g.planes, g.taps = rows.pad, local.cols.pad, p.channels, local.cols.taps
@@ -565,15 +546,16 @@ cdef void few_task(const Plan* p, bint pairs, Tiling t, Py_ssize_t task, const r
               y + n * p.yn + r0 * p.yh + c0 * p.yw, p.yh)
 
 
-cdef void run_few(Plan* p, bint pairs, Tiling t, const real* x, const real* w, real* y, real* scratch, int workers) noexcept nogil:
+cdef void run_few_grad(Plan* p, bint pairs, Tiling t, const real* x, const real* w, real* y, real* scratch,
+                       int workers) noexcept nogil:
     cdef Py_ssize_t task, tasks = p.images * t.down * t.across
     while next_round(&p.watch, tasks, workers):
         if workers <= 1:
             for task in range(p.watch.begin, p.watch.end):
-                few_task(p, pairs, t, task, x, w, y, scratch)
+                few_grad_task(p, pairs, t, task, x, w, y, scratch)
         else:
             for task in prange(p.watch.begin, p.watch.end, schedule="static", num_threads=workers):
-                few_task(p, pairs, t, task, x, w, y, scratch + threadid() * (SCRATCH_BYTES // <Py_ssize_t> sizeof(real)))
+                few_grad_task(p, pairs, t, task, x, w, y, scratch + threadid() * (SCRATCH_BYTES // <Py_ssize_t> sizeof(real)))
 
 
 # ---- entry point ----
@@ -610,9 +592,9 @@ cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :
              and dw_grad_pairs(p.rows.taps, p.rows.stride, p.rows.dilation)
              and dw_grad_pairs(p.cols.taps, p.cols.stride, p.cols.dilation))
     if few:
-        few = pairs or p.cols.stride == 2     # 3x3 at stride 3: AVX2 0.9 times as fast, float64 0.7
+        few = pairs or p.cols.stride == 2 and 2 * p.channels <= lanes     # 3x3 at stride 3: AVX2 0.9 times as fast, float64 0.7
     if few:
-        t = few_tiling(&p, (SCRATCH_BYTES - (0 if pairs else GRAD_BYTES)) // size)
+        t = few_tiling(&p, True, (SCRATCH_BYTES - (0 if pairs else GRAD_BYTES)) // size)
         few = t.rows > 0
     # rows of some width whose phases have no gaps, or are joined, go through row tiles, other planes are taken as channels
     elif p.repeat > 1 if last else not pairs and p.channels >= lanes and (
@@ -627,7 +609,7 @@ cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :
             raise MemoryError
     with nogil:
         if few:
-            run_few(&p, pairs, t, &grad[0, 0, 0, 0], &w[0, 0, 0, 0], &x_grad[0, 0, 0, 0], scratch, workers)
+            run_few_grad(&p, pairs, t, &grad[0, 0, 0, 0], &w[0, 0, 0, 0], &x_grad[0, 0, 0, 0], scratch, workers)
         elif t.rows:
             run_grad_blocks(&p, last, t, &grad[0, 0, 0, 0], &w[0, 0, 0, 0], &x_grad[0, 0, 0, 0], scratch, workers)
         elif near:

@@ -5,16 +5,16 @@
     x (N, H, W, C), y (N, OH, OW, C*M)     channels_last
     x (N, C, H, W), y (N, C*M, OH, OW)     channels_first
 
-The ladder: the entry point takes typed memoryviews and fills a Plan; run_channels of _channels.pxi, run_rows, and run_staged
-and run_planes of _scratch.pxi, cut the plan into tasks and each hold the only prange of their way; a task walks its bands and
-channel blocks or planes (those of run_rows some through _parted.pxi); a tile (C) computes.
+The ladder: the entry point takes typed memoryviews and fills a Plan; run_channels of _channels.pxi, run_rows, run_staged and
+run_planes of _scratch.pxi, and run_few of _few.pxi, cut the plan into tasks and each hold the only prange of their way; a task
+walks its bands and channel blocks or planes (those of run_rows some through _parted.pxi); a tile (C) computes.
 The gradients follow the same ladder in two included files, _input_grad.pxi and _kernel_grad.pxi.
 Below the entry point there are pointers, Py_ssize_t and `noexcept nogil` only.
 
 Refused here: argument checks (functional.py has made them; a debug build adds bounds checks on what the entries touch),
 dtypes other than float32 and float64, inputs whose innermost axis has gaps, scratch beyond PATTERN_BYTES a call (the
-repeated weights of an image with few channels) or SCRATCH_BYTES a worker (planes as channels, parted rows, some channels of
-pixels, packed weights).
+repeated weights of an image with few channels) or SCRATCH_BYTES a worker (planes as channels, few channels as planes, parted
+rows, some channels of pixels, packed weights).
 
 This file is compiled once per instruction set, see setup.py.  Bits do not depend on how the work is cut: see _tiles.h.
 """
@@ -123,16 +123,6 @@ cdef extern from *:
     int shifted_serve_f64(const dw_geometry*) nogil
     bint down_serves_f32(const dw_geometry*) nogil
     bint down_serves_f64(const dw_geometry*) nogil
-    void split_pixels_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*, Py_ssize_t) nogil
-    void split_pixels_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*, Py_ssize_t) nogil
-    void join_pixels_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*) nogil
-    void join_pixels_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*) nogil
-    void copy_pixels_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*, bint) nogil
-    void copy_pixels_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*, bint) nogil
-    void gather_planes_f32(const float* const*, Py_ssize_t, Py_ssize_t, float*, bint) nogil
-    void gather_planes_f64(const double* const*, Py_ssize_t, Py_ssize_t, double*, bint) nogil
-    void scatter_planes_f32(const float*, Py_ssize_t, float*, Py_ssize_t, Py_ssize_t) nogil
-    void scatter_planes_f64(const double*, Py_ssize_t, double*, Py_ssize_t, Py_ssize_t) nogil
 
 ctypedef fused real:
     float
@@ -425,6 +415,7 @@ cdef void run_rows(Plan* p, const real* x, const real* w, const real* bias, real
 
 
 include "_scratch.pxi"
+include "_few.pxi"
 
 
 # ---- channels_last with few channels: flat rows of one plane, whose weights repeat with the pixel ----
@@ -491,7 +482,8 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
     cdef Py_ssize_t channels = w.shape[2] * w.shape[3], numbers = (w.shape[0] * w.shape[1] + 1) * (channels + lanes - 1)
     cdef const real* b = &bias[0] if bias is not None else NULL
     cdef real* scratch = NULL
-    cdef bint flat, parted = False
+    cdef bint flat, few, parted = False
+    cdef Tiling t
     cdef Py_ssize_t band = 0, touched, room = 0, share = 0
     if (meet(e, extent(<Py_ssize_t> &x[0, 0, 0, 0], x.shape, x.strides, 4, size))
             or meet(e, extent(<Py_ssize_t> &w[0, 0, 0, 0], w.shape, w.strides, 4, size))
@@ -513,13 +505,15 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
     p.geometry.lo, p.geometry.hi = clamp if clamp else (0.0, 0.0)
     p.geometry.pad, p.geometry.period, p.geometry.repeat, p.geometry.cols = 0, 1, 1, p.cols.out
     p.geometry.compact, p.geometry.packed, p.geometry.alike, p.geometry.resume, p.geometry.parts = 0, 0, 0, 0, 0
+    few = last and few_serve(&p, size, &t)
     # how full a vector of one pixel's channels would be; flat rows with a stride or multiplier are parted first
-    flat = (last and p.channels <= (lanes - 1 if p.repeat * p.cols.stride == 1 else lanes // 2 if p.cols.stride == 1
-                                    else dw_min(lanes // 2 - 1, FLAT_STRIDED))
+    flat = (last and not few
+            and p.channels <= (lanes - 1 if p.repeat * p.cols.stride == 1 else lanes // 2 if p.cols.stride == 1
+                               else dw_min(lanes // 2 - 1, FLAT_STRIDED))
             and (p.cols.stride == 1 or p.cols.stride <= FLAT_STRIDE and p.rows.taps > p.rows.stride and DW_VECTOR_BYTES >= 32)
             and (numbers * size <= PATTERN_BYTES or p.repeat == 1 and p.cols.stride == 1 and DW_VECTOR_BYTES > 16)
             and (p.xw == x.shape[c] or p.cols.size == 1) and (p.yw == p.channels or p.cols.out == 1))
-    if last and not flat:
+    if last and not few and not flat:
         band = staged_rows(&p, size)
     if not last:
         p.dense = (p.xh == p.cols.size or p.rows.size == 1) and (p.yh == p.cols.out or p.rows.out == 1)
@@ -532,7 +526,7 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
         parted = p.repeat * p.cols.stride > 1
         numbers = (numbers + 15) // 16 * 16 if numbers * size <= PATTERN_BYTES else 0
         room = numbers * size
-    if band:
+    if band or few:
         room = workers * SCRATCH_BYTES
     elif parted:
         share = (SCRATCH_BYTES - room) // size // 16 * 16
@@ -548,6 +542,8 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
             run_staged(&p, &x[0, 0, 0, 0], &w[0, 0, 0, 0], b, &y[0, 0, 0, 0], scratch, band, workers)
         elif band:
             run_planes(&p, &x[0, 0, 0, 0], &w[0, 0, 0, 0], b, &y[0, 0, 0, 0], scratch, band, workers)
+        elif few:
+            run_few(&p, t, &x[0, 0, 0, 0], &w[0, 0, 0, 0], b, &y[0, 0, 0, 0], scratch, workers)
         elif flat:
             run_flat(&p, &x[0, 0, 0, 0], &w[0, 0, 0, 0], b, &y[0, 0, 0, 0], scratch, numbers, share, workers)
         elif last:

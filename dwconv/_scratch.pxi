@@ -12,6 +12,14 @@ measured: turning and copying cost several multiply-adds of every number.
 Refused here: argument checks, scratch beyond SCRATCH_BYTES a worker, planes with gaps between rows.
 """
 
+cdef extern from *:
+    void copy_pixels_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*, bint) nogil
+    void copy_pixels_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*, bint) nogil
+    void gather_planes_f32(const float* const*, Py_ssize_t, Py_ssize_t, float*, bint) nogil
+    void gather_planes_f64(const double* const*, Py_ssize_t, Py_ssize_t, double*, bint) nogil
+    void scatter_planes_f32(const float*, Py_ssize_t, float*, Py_ssize_t, Py_ssize_t) nogil
+    void scatter_planes_f64(const double*, Py_ssize_t, double*, Py_ssize_t, Py_ssize_t) nogil
+
 
 # ---- through the scratch: what of x a band of rows needs, as pixels without gaps ----
 
@@ -400,37 +408,3 @@ cdef void run_planes(Plan* p, const real* x, const real* w, const real* bias, re
             # static: a worker finds the planes of the last call in its own cache (56x56x144 k5 s2, 2 workers: 75 us, dynamic 100)
             for task in prange(p.watch.begin, p.watch.end, schedule="static", num_threads=workers):
                 plane_task(p, task, x, w, bias, y, scratch + threadid() * (SCRATCH_BYTES // <Py_ssize_t> sizeof(real)))
-
-
-# ---- channels_last, few channels at a stride: as planes ----
-
-cdef inline Py_ssize_t pitch_of(Py_ssize_t numbers) noexcept nogil:
-    """Distance of copied rows: an odd number of 16s, so that those above each other are not rivals for the same lines of L1."""
-    return ((numbers + 15) // 16 | 1) * 16
-
-
-cdef inline bint as_planes(Py_ssize_t channels, Py_ssize_t repeat, Py_ssize_t stride, Py_ssize_t lanes) noexcept nogil:
-    """Whether an image of so few channels had better be split into planes, at that stride along the rows."""
-    return DW_VECTOR_BYTES >= 32 and repeat == 1 and stride > 1 and channels <= FEW_CHANNELS and channels < lanes
-
-
-cdef inline void split_rows(const real* x, Py_ssize_t rows, Py_ssize_t row, Py_ssize_t cols, Py_ssize_t pixel, Py_ssize_t channels,
-                            real* planes, Py_ssize_t pitch, Py_ssize_t apart) noexcept nogil:
-    """Rows of pixels as rows of planes, `pitch` apart; the planes are `apart`."""
-    cdef Py_ssize_t r
-    for r in range(rows):
-        if real is float:
-            split_pixels_f32(x + r * row, cols, pixel, channels, planes + r * pitch, apart)
-        else:
-            split_pixels_f64(x + r * row, cols, pixel, channels, planes + r * pitch, apart)
-
-
-cdef inline void join_rows(const real* planes, Py_ssize_t pitch, Py_ssize_t apart, Py_ssize_t rows, Py_ssize_t numbers,
-                           Py_ssize_t channels, real* y, Py_ssize_t row) noexcept nogil:
-    """And back, to so many numbers of pixels without gaps."""
-    cdef Py_ssize_t r
-    for r in range(rows):
-        if real is float:
-            join_pixels_f32(planes + r * pitch, apart, numbers, channels, y + r * row)
-        else:
-            join_pixels_f64(planes + r * pitch, apart, numbers, channels, y + r * row)

@@ -318,8 +318,8 @@ def test_widths_of_planes(kernels, k, strides):
 
 @pytest.mark.parametrize("dilation", [2, (1, 3), (3, 1), (5, 9), 40])
 def test_dilated_planes(kernels, dilation):
-    """3x3 over rows of some vectors, with NaN at their ends: taps that miss a whole vector, rows of one remainder or none, rows far
-    apart; with the same bits."""
+    """3x3 over rows of some vectors, with NaN at their ends: taps that miss a whole vector, rows of one remainder or none, and
+    rows far apart, with the same bits."""
     rng = np.random.default_rng(6)
     for out in (13, 16, 17, 31, 40, 63, 80, 130):
         for padding in ("same", ((1, 2), (40, 3)), ((0, 9), (0, 90))):

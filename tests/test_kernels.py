@@ -306,6 +306,20 @@ def test_parted_rows(kernels, case, multiplier):
         assert same_bits(to_last(y, data_format), np.ascontiguousarray(expected)), f"{data_format} {workers} {dtype.__name__}"
 
 
+@pytest.mark.parametrize("k", [3, 5, 7])
+@pytest.mark.parametrize(("image", "c"), [((43, 130), 3), ((11, 1300), 4), ((17, 2100), 2), ((4, 7), 3)], ids=str)
+def test_few_channels_as_planes(kernels, image, c, k):
+    """At stride 2, in tiles of some rows and columns: exact, and the bits of many channels, from pixels with gaps too."""
+    check((2, *image, c), (k, k, 1), most=2, padding=((k // 2, 1), (k - 1, 2)), strides=2, activation="relu6")
+    rng = np.random.default_rng(3)
+    for dtype, workers in itertools.product(DTYPES, (1, 3)):
+        x, kernel = rng.standard_normal((1, *image, 17)).astype(dtype), rng.standard_normal((k, k, 17, 1)).astype(dtype)
+        expected = np.ascontiguousarray(dwconv.depthwise_conv2d(x, kernel, padding="same", strides=2)[..., :c])
+        for few in (np.ascontiguousarray(x[..., :c]), x[..., :c]):
+            y = dwconv.depthwise_conv2d(few, kernel[:, :, :c], padding="same", strides=2, workers=workers)
+            assert same_bits(y, expected), f"{workers} {dtype.__name__}"
+
+
 @pytest.mark.parametrize("size", [(31, 31), (51, 5), (7, 1), (1, 7), (2, 2)], ids=str)
 def test_bits_of_planes(kernels, size):
     """The order of sums is that of channels_last, however planes are cut."""
