@@ -1,7 +1,7 @@
 # cython: language_level=3
-"""channels_last of few channels, at a stride along the rows: split into planes in the scratch, for whose rows there are tiles.
+"""channels_last of few channels, at stride 2 along the rows: split into planes in the scratch, for whose rows there are tiles.
 
-    x (N, H, W, C), y (N, OH, OW, C), C of 2 to 4 and less than a vector
+    x (N, H, W, C), y (N, OH, OW, C), C of 2 to 4 and less than a vector (kernel gradient: 1, with gaps, too)
 
 Part of _kernels.pyx.  A vector of one pixel's channels would be mostly empty, and flat rows (run_flat) must be parted first, by
 more shuffles than it takes to split them.  A task is an image and a tile of outputs: what they see is split, the tiles of
@@ -22,9 +22,9 @@ cdef inline Py_ssize_t pitch_of(Py_ssize_t numbers) noexcept nogil:
     return ((numbers + 15) // 16 | 1) * 16
 
 
-cdef inline bint as_planes(Py_ssize_t channels, Py_ssize_t repeat, Py_ssize_t stride, Py_ssize_t lanes) noexcept nogil:
-    """Whether an image of so few channels had better be split into planes, at that stride along the rows."""
-    return DW_VECTOR_BYTES >= 32 and repeat == 1 and stride > 1 and channels <= FEW_CHANNELS and channels < lanes
+cdef inline bint as_planes(Py_ssize_t channels, Py_ssize_t repeat, Py_ssize_t stride, Py_ssize_t most) noexcept nogil:
+    """Whether an image of so few channels, at most `most`, had better be split into planes, at that stride along the rows."""
+    return DW_VECTOR_BYTES >= 32 and repeat == 1 and stride == 2 and channels <= dw_min(FEW_CHANNELS, most)
 
 
 cdef inline void split_rows(const real* x, Py_ssize_t rows, Py_ssize_t row, Py_ssize_t cols, Py_ssize_t pixel,
@@ -59,42 +59,49 @@ cdef inline Py_ssize_t seen(const Axis* a, Py_ssize_t outputs) noexcept nogil:
     return dw_min((outputs - 1) * a.stride + (a.taps - 1) * a.dilation + 1, a.size)
 
 
-cdef Tiling few_tiling(const Plan* p, bint back, Py_ssize_t room) noexcept nogil:
+cdef Tiling few_tiling(const Plan* p, bint back, Py_ssize_t room, int workers) noexcept nogil:
     """The widest tile of which the planes, and those that it is made from, are at most `room` numbers, and some rows high: of
-    outputs, or back, of inputs."""
+    outputs, or back, of inputs.  None where what tiles share would be most of the work."""
     cdef Tiling t
     cdef Py_ssize_t rows = p.rows.size if back else p.rows.out, cols = p.cols.size if back else p.cols.out
-    cdef Py_ssize_t parts, own, row, others, least = dw_min(rows, 2 * p.rows.stride if back else 2 * TURNED_ROWS)
-    for parts in range(1, cols + 1):
+    cdef Py_ssize_t parts, own, row, others, least = dw_min(rows, (1 if back else 2) * TURNED_ROWS)
+    for parts in range(1, dw_ceil_div(cols, FEW_COLUMNS) + 1):
         t.cols = dw_ceil_div(cols, parts)
         own, row = pitch_of(t.cols), pitch_of(reached(&p.cols, t.cols) if back else seen(&p.cols, t.cols))
         t.rows = dw_min(rows, room // (p.channels * own))
-        while t.rows > 0:
+        while t.rows >= least:
             others = reached(&p.rows, t.rows) if back else seen(&p.rows, t.rows)
             if p.channels * (others * row + t.rows * own) <= room:
-                break
+                t.down, t.across = dw_ceil_div(rows, t.rows), dw_ceil_div(cols, t.cols)
+                t.down = even_shares(t.down, dw_max(t.down, rows // least), p.images * t.across, workers)
+                if others * row > (2 if back else 12) * t.rows * own:     # a quarter, four times as many without what they share
+                    t.rows = 0
+                return t
             t.rows -= 1
-        if t.rows >= least:
-            break
-    t.down, t.across = dw_ceil_div(rows, dw_max(t.rows, 1)), dw_ceil_div(cols, t.cols)
+    t.rows = 0
     return t
 
 
-cdef inline bint few_serve(const Plan* p, Py_ssize_t size, Tiling* t) noexcept nogil:
+cdef inline bint few_serve(const Plan* p, Py_ssize_t size, int workers, Tiling* t) noexcept nogil:
     """Whether the forward takes planes, for whose rows there must be tiles, and sets t.
 
     Not from memory (2000x2000x4: 0.7 times as fast)."""
     cdef Plan planes = p[0]
-    cdef Py_ssize_t lanes = lanes_of(size)
-    if (not as_planes(p.channels, p.repeat, p.cols.stride, lanes) or 2 * p.channels > lanes or p.geometry.stream
-            or p.rows.phases * p.cols.phases > 1
+    cdef Py_ssize_t k, col0 = 0
+    if (not as_planes(p.channels, p.repeat, p.cols.stride, lanes_of(size) // 2) or p.rows.taps != p.cols.taps
+            or p.geometry.stream or p.rows.phases * p.cols.phases > 1
             or p.xw != p.channels and p.cols.size > 1 or p.yw != p.channels and p.cols.out > 1):
         return False
-    t[0] = few_tiling(p, False, SCRATCH_BYTES // size)
-    fill_rows(&planes, size)
-    # the least rows of a tile
-    return t.rows > 0 and not (parts_serve_f32(&planes.geometry, p.rows.out // t.down, 2) if size == sizeof(float)
-                               else parts_serve_f64(&planes.geometry, p.rows.out // t.down, 2))
+    t[0] = few_tiling(p, False, SCRATCH_BYTES // size, workers)
+    planes.geometry.far = 0
+    for k in range(t.across if t.rows else 0):      # as few_task takes them, with the least rows of a tile
+        planes.cols = columns_of(&p.cols, k * t.cols, dw_min((k + 1) * t.cols, p.cols.out), &col0)
+        planes.geometry.cols = planes.cols.out
+        fill_rows(&planes, size)
+        if (parts_serve_f32(&planes.geometry, p.rows.out // t.down, 2) if size == sizeof(float)
+                else parts_serve_f64(&planes.geometry, p.rows.out // t.down, 2)):
+            return False
+    return t.rows > 0
 
 
 cdef void few_task(const Plan* p, Tiling t, Py_ssize_t task, const real* x, const real* w, const real* bias, real* y,

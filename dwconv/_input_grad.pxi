@@ -9,9 +9,9 @@
 # names: `size` and `out` are what x_grad and grad have.  A window of an axis (some inputs and the outputs they reach) is an
 # axis again, so bands and tiles are nothing but other arguments.
 #
-# Four ways: run_grad_channels (channels_last), run_near (the same with the gradients in the scratch), run_grad_blocks (a vector
-# of planes as channels in the scratch; and, with a multiplier, both layouts), run_grad_rows (planes one by one: the tiles of
-# stride 2, or any geometry at all).
+# Five ways: run_grad_channels (channels_last), run_near (the same with the gradients in the scratch), run_few_grad (the same with
+# few channels, as planes in the scratch), run_grad_blocks (a vector of planes as channels in the scratch; and, with a multiplier,
+# both layouts), run_grad_rows (planes one by one: the tiles of stride 2, or any geometry at all).
 # Each element is one chain of multiply-adds, gradients in row-major order, and with a multiplier the sum of M such chains in
 # the order of m: no way of cutting the work shows in the bits.
 #
@@ -45,7 +45,8 @@ cdef enum:
     GRAD_ROWS = 4             # run_grad_rows: of one phase in a band, at least
     GRAD_COLS = 1024          # columns of a phase that are made together, at most
     GRAD_BYTES = 32768        # of rows of them (multiplier 4, 64x64x32: 140 us, 4 rows at a time 270)
-    JOINED_ROW = 128          # numbers of a row, from which on its phases are joined (7x7 at stride 2, 160x160: 1.9 times)
+    JOINED = 4                # column phases of a row that are made together and joined, at most
+    JOINED_ROW = 128          # numbers of a row, from which on that beats planes as channels, but for 4 (7x7, 160x160: 1.9 times)
     NEAR_BYTES = 512          # of each of the pixels that share sets of the nearest cache, at a time, or half or a quarter
     NEAR_PIXELS = 16          # from so many gradients of a map on (7x7: 1.0 to 1.2 times as fast, 4x4 0.8)
 
@@ -407,7 +408,8 @@ cdef void grad_phases(const Plan* p, const Axis* rows, const real* x, const real
     cdef const Axis* cols = &p.cols
     # neighbours of a row's phase may see neighbouring gradients, whatever the dilation: the stride is its period, not the lcm
     cdef Py_ssize_t high = period(rows), wide = cols.stride, columns = dw_ceil_div(cols.size, wide)
-    cdef bint joined = 1 < wide <= FEW_CHANNELS     # the phases of a row are made together, and joined as pixels are from planes
+    # the phases of a row are made together and joined, as pixels from planes; a single one with a multiplier is added to x_grad
+    cdef bint joined = wide <= JOINED and (wide > 1 or p.repeat == 1)
     cdef Py_ssize_t height, i, j, block, strip, q, r, k, m, c, many, runs, run, step, pitch = dw_min(columns, GRAD_COLS)
     cdef const real* wt
     cdef dw_geometry g
@@ -452,7 +454,7 @@ cdef void grad_phases(const Plan* p, const Axis* rows, const real* x, const real
                             runs, run, to = 1, many * pitch, sums
                         elif high == wide == 1 and run == pitch == p.yh:     # rows without gaps
                             runs, run = 1, many * run
-                        # the first to 0, for its sign, as run_grad_blocks does
+                        # with a multiplier the first to 0, for its sign, as run_grad_blocks does
                         for k in range(runs):
                             if (joined or wide == 1) and real is float:
                                 add_row_f32(<const float*> one + k * pitch, <float*> to, run, m == 0)
@@ -460,7 +462,10 @@ cdef void grad_phases(const Plan* p, const Axis* rows, const real* x, const real
                                 add_row_f64(<const double*> one + k * pitch, <double*> to, run, m == 0)
                             else:
                                 for c in range(run):
-                                    to[c * wide] = (0 if m == 0 else to[c * wide]) + one[k * pitch + c]
+                                    if p.repeat == 1:
+                                        to[c * wide] = one[k * pitch + c]
+                                    else:
+                                        to[c * wide] = (0 if m == 0 else to[c * wide]) + one[k * pitch + c]
                             to += high * p.yh
                 if joined:
                     join_rows(scratch, pitch, many * pitch, many, dw_min(cols.size - q * wide, pitch * wide), wide,
@@ -586,19 +591,21 @@ cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :
     if last and p.channels == 1 and (p.xw == 1 or p.cols.out == 1) and (p.yw == 1 or p.cols.size == 1):
         last = False          # one plane
     t.rows = 0
-    few = (last and as_planes(p.channels, p.repeat, p.cols.stride, lanes) and (p.xw == p.channels or p.cols.out == 1)
+    few = (last and as_planes(p.channels, p.repeat, p.cols.stride, lanes - 1) and (p.xw == p.channels or p.cols.out == 1)
            and (p.yw == p.channels or p.cols.size == 1))
     pairs = ((few or not last) and p.repeat == 1 and p.rows.taps == p.cols.taps
              and dw_grad_pairs(p.rows.taps, p.rows.stride, p.rows.dilation)
              and dw_grad_pairs(p.cols.taps, p.cols.stride, p.cols.dilation))
     if few:
-        few = pairs or p.cols.stride == 2 and 2 * p.channels <= lanes     # 3x3 at stride 3: AVX2 0.9 times as fast, float64 0.7
+        few = pairs or 2 * p.channels <= lanes
     if few:
-        t = few_tiling(&p, True, (SCRATCH_BYTES - (0 if pairs else GRAD_BYTES)) // size)
+        t = few_tiling(&p, True, (SCRATCH_BYTES - (0 if pairs else GRAD_BYTES)) // size, workers)
         few = t.rows > 0
-    # rows of some width whose phases have no gaps, or are joined, go through row tiles, other planes are taken as channels
+    # rows of some width whose phases have no gaps, or with AVX-512 are joined (AVX2: 0.7), go through row tiles, other planes are
+    # taken as channels
     elif p.repeat > 1 if last else not pairs and p.channels >= lanes and (
-            p.cols.size <= 14 if p.cols.stride == 1 else p.cols.stride >= FEW_CHANNELS or p.cols.size < JOINED_ROW):
+            p.cols.size <= 14 if p.cols.stride == 1
+            else p.cols.stride >= JOINED or p.cols.size < JOINED_ROW or DW_VECTOR_BYTES < 64):
         t = grad_tiling(&p, last, size)
     touched = touched_bytes(&p.rows, &p.cols, p.images, p.channels, p.repeat, size)
     near = near_rows(&p, touched, size) if last and not t.rows else 0

@@ -20,7 +20,7 @@ from libc.string cimport memcpy, memset
 
 
 cdef extern from *:
-    enum: DW_MOST_LINES, DW_STRIPED
+    enum: DW_MOST_LINES, DW_STRIPED, DW_SHIFTS
     ctypedef struct dw_grad:
         Py_ssize_t kh, kw, sh, sw, xh, xw, gh, gw, row_lo, row_hi, col_lo, col_hi, rows, cols, repeat, period
         Py_ssize_t width, pad, dilation, pixel, ahead, next_x, next_g, share, shares, from_ "from"
@@ -246,7 +246,7 @@ cdef inline void add_rows(const GradPlan* p, dw_grad* g, const Unit* u, const re
     cdef real* out
     if p.period == 1:
         g.repeat = 1
-    if p.shifted == 3 and p.stream:
+    if p.shifted == 3 and p.stream:      # the next plane, if only after this one's in some images (4 x 64x64x256: 1.9 times)
         g.next_x, g.next_g = p.xc, p.gc
     g.rows, g.row_lo, g.row_hi = count, u.rows.lo - tap, u.rows.hi - tap
     g.sw, g.gw, g.cols = p.cols.stride, p.gw, p.cols.out
@@ -259,9 +259,10 @@ cdef inline void add_rows(const GradPlan* p, dw_grad* g, const Unit* u, const re
         unit, c0, c1 = p.period // g.repeat, u.e0 // p.period, u.e1 // p.period
         t0 = dw_max(g.row_lo, 0)
         t1 = dw_max(dw_min(g.row_hi, (count - 1) * p.rows.step + p.rows.taps), t0)
-        a = dw_max(dw_min(c0 * p.cols.stride - p.cols.pad, p.cols.size), 0)
+        # at least one column: halves load a row's last number for what lies beyond it
+        a = dw_max(dw_min(c0 * p.cols.stride - p.cols.pad, p.cols.size - 1), 0)
         z = (c1 - 1) * p.cols.stride - p.cols.pad + (p.cols.taps - 1) * p.cols.dilation + 1
-        z = dw_max(dw_min(z, p.cols.size), a)
+        z = dw_max(dw_min(z, p.cols.size), a + 1)
         x_pitch, g_pitch = pitch_of((z - a) * unit), pitch_of(u.e1 - u.e0)
         out = scratch + (t1 - t0) * x_pitch
         if p.few and p.xw == p.gw == 1:
@@ -480,12 +481,14 @@ cdef inline Py_ssize_t near_columns(const GradPlan* p) noexcept nogil:
 
 
 cdef inline int shifted_serve(const GradPlan* p, Py_ssize_t size) noexcept nogil:
-    """Rows from afar in one block of columns only, since blocks visit every page again (400x400: half as fast as slides).
+    """Whether there are shifted tiles for these rows: 0; 1; 2, of two planes at once; 3, dilated.
 
-    With AVX2 whole rows, each with its sums from memory and its borders: those of 33 numbers take 1.4 times as long as planes."""
+    Rows from afar in one block of columns only, since blocks visit every page again (400x400: half as fast as slides); dilated
+    ones in two (128x128x256: 2 times as fast, 256x256x32 in four 0.87).  With AVX2 whole rows, each with its sums from memory
+    and its borders: those of 33 numbers take 1.4 times as long as planes."""
     cdef const Axis* c = &p.cols
     if p.rows.dilation * c.dilation > 1:
-        return 3 if (DW_VECTOR_BYTES == 64 and p.taps == 9 and c.taps == 3 and p.rows.stride == c.stride == 1
+        return 3 if (DW_SHIFTS and p.taps == 9 and c.taps == 3 and p.rows.stride == c.stride == 1
                      and not (p.far and c.out > 8 * p.lanes)) else 0
     if c.out < 7 * p.lanes if DW_VECTOR_BYTES == 32 else p.far and c.out > 4 * p.lanes:
         return 0
@@ -559,8 +562,8 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
     p.fit = rest // (p.rows.step * p.cols.size + (0 if p.in_place else p.cols.out))
     p.shifted, p.down, p.few = 0, 1, False
     # of longer rows than half a vector, but not from memory, where columns are taken 64 at a time (2000x2000x4: 0.6)
-    if (last and p.cols.stride == 2 and p.cols.dilation == 1 and 4 * p.channels <= p.lanes < 2 * p.cols.out and not p.stream
-            and as_planes(p.channels, p.repeat, p.cols.stride, p.lanes) and few_rows(p, size) > 1):
+    if (last and p.cols.dilation == 1 and p.lanes < 2 * p.cols.out and not p.stream
+            and as_planes(p.channels, p.repeat, p.cols.stride, p.lanes // 4) and few_rows(p, size) > 1):
         p.few = True
         if DW_VECTOR_BYTES == 64:
             p.shifted = dw_min(shifted_serve(p, size), 1)

@@ -13,13 +13,13 @@
  * each multiplied into P sums: (Q + 1) / (P * Q) loads a multiply-add, 0.44 for 3x3, 0.24 for 5x5, 0.20 for 7x7.  A stride along
  * takes the taps by their remainder, each remainder a slide of its own over every stride-th position; a stride of 2 both at once.
  * Planes of the commonest kernels have a tile that shifts (see there): 3x3 in rows of 56 takes 0.8 times as long; of rows of half a
- * vector it takes two planes.  With AVX2 it loads, row by row, since nothing but the sums stays: 6 loads for 9 multiply-adds, at
- * stride 2 10, in the order of memory.
+ * vector it takes two planes.  Dilated 3x3 loads each tap column, 4 loads for 9 multiply-adds.  With AVX2 it loads, row by row, since
+ * nothing but the sums stays: 6 loads for 9 multiply-adds, at stride 2 10, in the order of memory.
  *
  * A sum of one tap is one chain of multiply-adds over the outputs in row-major order (kernels one tap wide: column by column; 3x3
  * over rows of 14 to 28, with 32 registers: strips of seven columns, each downwards; row family: strips of LANES columns, each
- * downwards; shifted tiles: blocks of strips, row by row), whatever the tile: so blocks of
- * taps and channels can be cut anywhere.  What lies outside the image or past the last output is skipped, or both of its factors
+ * downwards; shifted tiles: blocks of strips, row by row, dilated ones by the rows' remainder), whatever the tile: so blocks of taps
+ * and channels can be cut anywhere.  What lies outside the image or past the last output is skipped, or both of its factors
  * are zero: a NaN reaches the taps that meet it and no others.
  *
  * Refused here: argument checks, allocation, threads, and the cut into pieces whose sums are added pairwise (_kernel_grad.pxi).
@@ -43,7 +43,7 @@ typedef struct {
     ptrdiff_t width, pad;     /* row family: pixels of a row, of padding before it */
     ptrdiff_t dilation, pixel; /* row family: of the columns, in pixels; elements from pixel to pixel of x */
     ptrdiff_t ahead;          /* of x and grad in memory: to the next block of channels, to the next strip; else 0 */
-    ptrdiff_t next_x, next_g; /* ... of pixels: to the next unit, of whose rows each block fetches a share; else 0 */
+    ptrdiff_t next_x, next_g; /* ... of pixels: to the next unit, of whose rows each block fetches a share; dilated: plane; else 0 */
     ptrdiff_t share, shares;  /* ... which, of how many: its place among the blocks that take a unit in turn */
     ptrdiff_t from;           /* ... first channel of those */
     const void *x_from, *x_to, *g_to; /* row family: x and the end of grad, past which nothing may be read */
@@ -692,7 +692,7 @@ DW_INLINE void DW(grad_dilated_rows)(const dw_grad *g, const REAL *x, const REAL
     DW_UNROLL for (int k = 0; k < K * K; k++) DW(store)(acc + k * LANES, sum[k]);
 }
 
-/* grad_rows, in blocks of `most` vectors of columns at most. */
+/* grad_rows of dilated planes, in blocks of `most` vectors of columns at most. */
 DW_INLINE void DW(grad_dilated_planes)(const dw_grad *g, const REAL *const *x, const REAL *const *grad, ptrdiff_t planes, REAL *acc,
                                        ptrdiff_t e0, ptrdiff_t e1, const int most) {
     enum { K = 3 };
@@ -721,7 +721,7 @@ DW_INLINE void DW(grad_dilated_planes)(const dw_grad *g, const REAL *const *x, c
     }
 }
 
-/* ... the same at other strides, and without dilation. */
+/* ... and of all others. */
 DW_INLINE void DW(grad_shifted_planes)(const dw_grad *g, const REAL *const *x, const REAL *const *grad, ptrdiff_t planes, REAL *acc,
                                        ptrdiff_t e0, ptrdiff_t e1, const int K, const int S, const int most) {
     if (K == 3 && S == 1 && g->shifted == 3) {

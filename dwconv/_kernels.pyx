@@ -132,7 +132,8 @@ cdef enum:
     PATTERN_BYTES = 32768     # repeated weights of one call; beyond, each is repeated where it is used
     FLAT_STRIDE = 4           # at most, of flat rows; beyond, few channels are taken as one partial vector
     FLAT_STRIDED = 4          # channels: more are faster that way at any stride (112x112, 3x3: 6 channels 1.3 times, 8 1.5)
-    FEW_CHANNELS = 4          # of images that are split into planes, at strides along the rows
+    FEW_CHANNELS = 4          # of images that are split into planes, at stride 2 along the rows
+    FEW_COLUMNS = 32          # ... in tiles of so many columns at least
     BAND_BYTES = 262144       # of input and output that a band of rows touches: a share of L2, where every channel block finds it
     SCRATCH_BYTES = 61440     # of a worker: planes taken as channels, parted rows, pixels that share sets of the cache
     WEIGHT_BYTES = 12800      # of that scratch, for the weights of what lies there: a 7x7 kernel with 256 bytes of channels
@@ -505,7 +506,7 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
     p.geometry.lo, p.geometry.hi = clamp if clamp else (0.0, 0.0)
     p.geometry.pad, p.geometry.period, p.geometry.repeat, p.geometry.cols = 0, 1, 1, p.cols.out
     p.geometry.compact, p.geometry.packed, p.geometry.alike, p.geometry.resume, p.geometry.parts = 0, 0, 0, 0, 0
-    few = last and few_serve(&p, size, &t)
+    few = last and few_serve(&p, size, workers, &t)
     # how full a vector of one pixel's channels would be; flat rows with a stride or multiplier are parted first
     flat = (last and not few
             and p.channels <= (lanes - 1 if p.repeat * p.cols.stride == 1 else lanes // 2 if p.cols.stride == 1

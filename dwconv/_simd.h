@@ -342,6 +342,14 @@ DW_INLINE VEC DW(permute)(VEC v, IVEC index) {
 }
 #endif
 
+#if DW_BYTES == 32 && REAL_SIZE == 8
+/* Lanes of doubles as those of their halves, which alone have a shuffle by a run-time index. */
+DW_INLINE __m256i DW(halves)(IVEC index) {
+    const IVEC twice = index + index;
+    return (__m256i)((twice | twice << 32) + ((int64_t)1 << 32));
+}
+#endif
+
 /* Lane l is p[index[l]]; indices are of lanes that are on in m, the others are not read. */
 DW_INLINE VEC DW(load_indexed)(const REAL *p, MASK m, IVEC index) {
 #if DW_BYTES == 64
@@ -349,8 +357,7 @@ DW_INLINE VEC DW(load_indexed)(const REAL *p, MASK m, IVEC index) {
 #elif DW_BYTES == 32 && REAL_SIZE == 4
     return (VEC)_mm256_permutevar8x32_ps((__m256)DW(load_lanes)(p, m), (__m256i)index);
 #elif DW_BYTES == 32
-    const IVEC twice = index + index, halves = (twice | twice << 32) + ((int64_t)1 << 32);
-    return (VEC)_mm256_permutevar8x32_ps((__m256)DW(load_lanes)(p, m), (__m256i)halves);
+    return (VEC)_mm256_permutevar8x32_ps((__m256)DW(load_lanes)(p, m), DW(halves)(index));
 #elif DW_VECTORS
     REAL lane[LANES];
     (void)m;
@@ -372,8 +379,8 @@ DW_INLINE VEC DW(pick)(VEC a, VEC b, IVEC index) {
     const __m256 low = _mm256_permutevar8x32_ps((__m256)a, (__m256i)index), high = _mm256_permutevar8x32_ps((__m256)b, (__m256i)index);
     return (VEC)_mm256_blendv_ps(low, high, (__m256)_mm256_slli_epi32((__m256i)index, 28));
 #else
-    const IVEC twice = index + index, halves = (twice | twice << 32) + ((int64_t)1 << 32);
-    const __m256 low = _mm256_permutevar8x32_ps((__m256)a, (__m256i)halves), high = _mm256_permutevar8x32_ps((__m256)b, (__m256i)halves);
+    const __m256i halves = DW(halves)(index);
+    const __m256 low = _mm256_permutevar8x32_ps((__m256)a, halves), high = _mm256_permutevar8x32_ps((__m256)b, halves);
     return (VEC)_mm256_blendv_pd((__m256d)low, (__m256d)high, (__m256d)_mm256_slli_epi64((__m256i)index, 61));
 #endif
 }

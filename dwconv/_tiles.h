@@ -755,7 +755,10 @@ static void DW(join_pixels)(const REAL *x, ptrdiff_t apart, ptrdiff_t numbers, p
     TILE(2) TILE(3) TILE(4)
 #undef TILE
     if (channels == 1) memcpy(y, x, (size_t)numbers * sizeof(REAL));
-    else for (ptrdiff_t k = 0; k < numbers; k++) y[k] = x[k % channels * apart + k / channels];
+    else for (ptrdiff_t c = 0; c < channels; c++) {
+        const REAL *p = x + c * apart;
+        for (ptrdiff_t k = c; k < numbers; k += channels) y[k] = *p++;
+    }
 }
 
 /* How vectors of a part pick their inputs, by place in the period. */

@@ -189,6 +189,8 @@ def grid(vector_bytes):
                 yield kind._replace(c=lanes + 1, w=tail, h=4)
         for tail, kernel, stride in itertools.product(tails, (3, 5, 7), (1, 2)):  # as strips: LONG_ROW
             yield Case(**common, h=3, w=192 + tail, size=(kernel,) * 2, strides=(stride,) * 2, workers=1 + (tail % 4 == 0))
+        for tail, kernel, c in itertools.product(tails, (3, 5, 7), (2, 3, 4)):  # few channels as planes, in tiles
+            yield Case(**common, c=c, h=9, w=(4 if c == 2 else 20) * lanes + tail, size=(kernel,) * 2, strides=(2, 2))
         for tail in tails:  # planes as channels, in windows of columns
             yield Case(**common, c=lanes + 1, h=9, w=600 + tail, size=(9, 5), strides=(2, 3))
         for tail, stride, gap in itertools.product(tails, (1, 2), (0, 5)):  # read past the ends of rows, but not of planes

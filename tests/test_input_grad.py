@@ -62,6 +62,7 @@ PATHS = {
     "phases, large kernel": ((40, 40, 17), (31, 31, 1), 2, 2, 30),
     "phases, very wide": ((5, 2500, 17), (2, 3, 1), (2, 3), 1, 1),
     "phases, very wide, stride 4": ((5, 2500, 17), (2, 5, 1), (2, 4), 1, 1),
+    "phases, very wide, stride 4, few channels": ((5, 4500, 1), (2, 5, 1), (2, 4), 1, 1),
     "phases, very wide, multiplier": ((5, 1100, 2), (4, 4, 2), 2, 1, 1),
     "few channels": ((43, 130, 3), (3, 3, 1), 2, 1, ((1, 1), (0, 1))),
     "few channels, tiles of columns": ((9, 1500, 4), (3, 3, 1), 2, 1, 1),
@@ -69,6 +70,8 @@ PATHS = {
     "few channels, phases": ((40, 150, 3), (7, 7, 1), 2, 1, 3),
     "few channels, phases, tiles of columns": ((7, 1100, 2), (4, 2, 1), (3, 2), (2, 1), ((3, 1), (1, 0))),
     "few channels, phases, four": ((15, 37, 4), (4, 4, 1), 2, 1, 1),
+    "few channels, mostly padding": ((9, 150, 3), (3, 3, 1), 2, 1, ((1, 1), (90, 200))),
+    "few channels, kernel of which tiles share most": ((60, 90, 3), (9, 9, 1), 2, 12, 48),
     "few channels, dilated": ((25, 70, 3), (3, 3, 1), 2, 3, 3),
     "row very wide": ((3, 5000, 2), (2, 3, 1), (2, 3), 1, 1),
     "many channels": ((5, 9, 150), (3, 2, 1), 2, 1, 1),
@@ -126,12 +129,13 @@ def layout(x, data_format):
     return np.ascontiguousarray(np.moveaxis(x, -1, 1) if data_format == "channels_first" else x)
 
 
-def call(data_format, dtype, grad, kernel, rows, cols, workers=1, arrange=np.asarray, between=2):
+def call(data_format, dtype, grad, kernel, rows, cols, workers=1, arrange=np.asarray, between=0):
     """x_grad as NHWC; grad is NHWC too, `arrange` may lay it out anew; between: numbers between pixels, or rows, of x_grad."""
     grad = arrange(layout(grad, data_format).astype(dtype))
     shape = (grad.shape[0], rows[0], cols[0], kernel.shape[2])
     whole = np.full(np.add(layout(np.empty(shape), data_format).shape, (0, 2, 3, between)), SENTINEL, dtype)
-    x_grad = whole[:, 1:-1, 1:-2, 1 : 1 - between]
+    start = min(between, 1)
+    x_grad = whole[:, 1:-1, 1:-2, start : start + whole.shape[3] - between]
     x_grad[...] = np.nan
     w = kernel.reshape(*kernel.shape[:2], -1).astype(dtype)
     assert _runtime.kernels.input_grad(data_format, grad, w, x_grad, tuple(rows), tuple(cols), workers)
@@ -158,8 +162,9 @@ def check(*geometry, workers=1, far=False):
     found = problem(*geometry)
     if found is not None:
         *arrays, expected = found
-        for data_format, dtype in itertools.product(LAYOUTS[:1] if far else LAYOUTS, DTYPES):
-            x_grad = call(data_format, dtype, *arrays, workers, between=512 - expected.shape[3] if far else 2)
+        gaps = (512 - expected.shape[3],) if far else (0, 2)
+        for data_format, dtype, between in itertools.product(LAYOUTS[:1] if far else LAYOUTS, DTYPES, gaps):
+            x_grad = call(data_format, dtype, *arrays, workers, between=between)
             np.testing.assert_array_equal(x_grad, expected, f"{geometry} {data_format} {dtype}")
 
 

@@ -62,6 +62,7 @@ PATHS = {
     "few channels, stride 2, 7x7": ((1, 30, 71, 4), (7, 7, 1), 2, 1, ((3, 1), (0, 5))),
     "few channels, strides": ((1, 31, 139, 2), (4, 3, 1), (3, 2), (2, 1), 1),
     "few channels, columns strided and dilated": ((2, 19, 90, 3), (2, 5, 1), (1, 2), 2, "same"),
+    "few channels, mostly padding": ((1, 20, 100, 3), (3, 3, 1), 2, 1, ((1, 1), (150, 200))),
     "one channel, stride 2": ((2, 41, 150, 1), (3, 3, 1), 2, 1, "same"),
     "one channel, stride 2, 5x5": ((1, 130, 40, 1), (5, 5, 1), 2, 1, ((1, 2), (0, 3))),
     "one channel, stride 3": ((1, 30, 77, 1), (3, 3, 1), 3, 1, "same"),
@@ -321,7 +322,7 @@ def test_dilated_planes(kernels, dilation):
     """3x3 over rows of some vectors, with NaN at their ends: taps that miss a whole vector, rows of one remainder or none, and
     rows far apart, with the same bits."""
     rng = np.random.default_rng(6)
-    for out in (13, 16, 17, 31, 40, 63, 80, 130):
+    for out in (4, 7, 12, 13, 16, 17, 31, 40, 63, 80, 130):
         for padding in ("same", ((1, 2), (40, 3)), ((0, 9), (0, 90))):
             shape = (1 + out % 2, 1 + out % 13, out, 1 if out == 63 else 9)
             try:
@@ -342,6 +343,19 @@ def test_dilated_planes(kernels, dilation):
                 far[...] = near[...] = rng.standard_normal(near.shape)
                 u, v = (call("channels_first", a, b, np.zeros(expected.shape, dtype), rows, cols, 3) for a in (near, far))
                 assert u.tobytes() == v.tobytes()
+
+
+@pytest.mark.parametrize(("size", "c"), [((20, 40), 20), ((61, 64), 3), ((40, 150), 2)])
+def test_dilated_planes_from_afar(kernels, size, c):
+    """One image again and again, more than caches hold: the next plane is fetched; rows too long go other ways."""
+    x, grad = oracle.integers((1, *size, c), 1, 2), oracle.integers((1, *size, c), 2, 2)
+    expected, _ = reference(x, grad, (3, 3, 1), *geometry(x.shape, (3, 3, 1), 1, 2, "same")[:2])
+    for dtype, megabytes in itertools.product(DTYPES, (7, 18)):
+        n = megabytes * 1_000_000 // (2 * x.size * np.dtype(dtype).itemsize) + 1
+        rows, cols, _ = geometry((n, *size, c), (3, 3, 1), 1, 2, "same")
+        a, b = (np.broadcast_to(arranged(v, "channels_first", dtype), (n, c, *size)) for v in (x, grad))
+        w_grad = call("channels_first", a, b, np.full(expected.shape, SENTINEL, dtype), rows, cols, 2)
+        np.testing.assert_array_equal(w_grad, n * expected)
 
 
 @pytest.mark.parametrize("strides", [1, 2])

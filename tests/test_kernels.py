@@ -307,7 +307,8 @@ def test_parted_rows(kernels, case, multiplier):
 
 
 @pytest.mark.parametrize("k", [3, 5, 7])
-@pytest.mark.parametrize(("image", "c"), [((43, 130), 3), ((11, 1300), 4), ((17, 2100), 2), ((4, 7), 3)], ids=str)
+@pytest.mark.parametrize(("image", "c"), [
+    ((43, 130), 3), ((11, 1300), 4), ((17, 2100), 2), ((17, 600), 2), ((4, 7), 3), ((6, 836), 3), ((5, 838), 3)], ids=str)
 def test_few_channels_as_planes(kernels, image, c, k):
     """At stride 2, in tiles of some rows and columns: exact, and the bits of many channels, from pixels with gaps too."""
     check((2, *image, c), (k, k, 1), most=2, padding=((k // 2, 1), (k - 1, 2)), strides=2, activation="relu6")
