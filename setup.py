@@ -106,8 +106,8 @@ class BuildExt(build_ext):
         return [], []
 
 
-def extensions():  # _cython: Cython's memoryviews once for all modules, of which each is 110 KB smaller
-    found = [Extension("dwconv._cpu", ["dwconv/_cpu.pyx"]), Extension(shared := "dwconv._cython", ["dwconv/_cython.c"])]
+def extensions():  # _cython_dw: Cython's memoryviews once for all modules, of which each is 110 KB smaller
+    found = [Extension("dwconv._cpu", ["dwconv/_cpu.pyx"]), Extension(shared := "dwconv._cython_dw", ["dwconv/_cython_dw.c"])]
     x86_64 = platform.machine().lower() in ("x86_64", "amd64") and sys.maxsize > 2**32 and os.name != "nt"
     for name, (module, flags) in KERNELS.items():
         if name in NAMED if NAMED else name == "baseline" or x86_64:
