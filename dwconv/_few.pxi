@@ -54,11 +54,6 @@ cdef struct Tiling:
     Py_ssize_t down, across   # tiles
 
 
-cdef inline Py_ssize_t seen(const Axis* a, Py_ssize_t outputs) noexcept nogil:
-    """How many inputs so many neighbouring outputs see at most."""
-    return dw_min((outputs - 1) * a.stride + (a.taps - 1) * a.dilation + 1, a.size)
-
-
 cdef Tiling few_tiling(const Plan* p, bint back, Py_ssize_t room, int workers) noexcept nogil:
     """The widest tile of which the planes, and those that it is made from, are at most `room` numbers, and some rows high: of
     outputs, or back, of inputs.  None where what tiles share would be most of the work."""

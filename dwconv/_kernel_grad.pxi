@@ -60,6 +60,7 @@ cdef enum:
     COPIED_ROW = 2048         # bytes of a row that is copied without AVX-512, at least
     LINE_BYTES = 24576        # of the rows of x and grad that a slide along a row touches: a share of L1
     L1_BYTES = 32768          # 64 sets of 8 lines
+    GRAD_COLUMNS = 8          # of outputs in a unit of planes as channels, at least
     PLANE_BYTES = 24576       # of x and grad of planes taken together: a share of L1
     RUN_BYTES = 700000        # of a unit whose successor is fetched whole, see next_pixels (measured with an L2 of 1 MB)
     FEW_LINES = 4             # strips of planes that few channels are split into, at a time
@@ -81,6 +82,7 @@ cdef struct GradPlan:
     Py_ssize_t period, strip  # row family: channels of a row; outputs of a vector
     Py_ssize_t line           # terms of one output row in one lane
     Py_ssize_t bands, chunks, units, per_piece, pieces        # of rows; of columns; image x row phase x band x chunk
+    Py_ssize_t columns        # PLANES: of outputs in a unit, at most
     Py_ssize_t fit            # copies: output rows whose inputs and, but in place, themselves fit the scratch
     Py_ssize_t at_once        # output rows of a unit that all blocks of a group take before the next ones
     Py_ssize_t head           # channels before the first aligned block
@@ -201,9 +203,14 @@ cdef inline void add_copied(const GradPlan* p, dw_grad* g, const Unit* u, const 
     cdef const Phase* rows = &u.rows
     cdef Py_ssize_t first = first_channel(p, block), width = first_channel(p, block + blocks - 1) + p.lanes - first
     cdef Py_ssize_t lane, c, end, t0, t1, r = u.r0, x_row = p.rows.dilation * p.xh, g_row = p.rows.phases * p.gh
+    cdef Py_ssize_t c0 = 0, in0 = 0
+    cdef Axis cols = p.cols   # what is copied: all columns or, of planes without phases of columns, what the unit needs
     cdef real* out
+    if p.family == PLANES and p.cols.phases == 1:
+        c0 = p.cols.out * u.chunk // p.chunks
+        cols = columns_of(&p.cols, c0, p.cols.out * (u.chunk + 1) // p.chunks, &in0)
     g.repeat = 1
-    g.xh, g.gh = p.cols.size * width, p.cols.out * width
+    g.xh, g.gh = cols.size * width, cols.out * width
     if p.family == PLANES:
         for lane in range(p.lanes):
             c = dw_min(first + lane, p.channels - 1)     # fewer planes than lanes: the last again
@@ -214,8 +221,9 @@ cdef inline void add_copied(const GradPlan* p, dw_grad* g, const Unit* u, const 
         t1 = dw_max(dw_min(rows.hi, (end - 1) * p.rows.step + p.rows.taps), t0)
         there = out = scratch + (t1 - t0) * g.xh
         if p.family == PLANES:
-            collect(x_planes, (rows.first + t0 * p.rows.dilation) * p.xh, t1 - t0, x_row, p.cols.size, p.lanes, scratch, p.far)
-            collect(g_planes, (u.phase + r * p.rows.phases) * p.gh, end - r, g_row, p.cols.out, p.lanes, out, p.far)
+            collect(x_planes, (rows.first + t0 * p.rows.dilation) * p.xh + in0, t1 - t0, x_row, cols.size, p.lanes, scratch,
+                    p.far)
+            collect(g_planes, (u.phase + r * p.rows.phases) * p.gh + c0, end - r, g_row, cols.out, p.lanes, out, p.far)
         else:
             pack(x + (rows.first + t0 * p.rows.dilation) * p.xh, t1 - t0, x_row, p.cols.size, p.xw, first, p.channels, p.repeat,
                  width, scratch, p.far)
@@ -224,8 +232,8 @@ cdef inline void add_copied(const GradPlan* p, dw_grad* g, const Unit* u, const 
             else:
                 pack(grad + (u.phase + r * p.rows.phases) * p.gh, end - r, g_row, p.cols.out, p.gw, first, p.channels, 1, width,
                      out, p.far)
-        add_channels(p, g, rows, r, end, u.chunk, scratch + (r * p.rows.step - t0) * g.xh, there, acc, block, blocks, first,
-                     width)
+        add_channels(p, g, rows, r, end, u.chunk, scratch + (r * p.rows.step - t0) * g.xh - in0 * width, there - c0 * width, acc,
+                     block, blocks, first, width)
         r = end
 
 
@@ -497,6 +505,32 @@ cdef inline int shifted_serve(const GradPlan* p, Py_ssize_t size) noexcept nogil
     return grad_shifted_serve_f64(p.rows.taps, c.taps, p.rows.stride, c.stride, c.out, c.size, c.pad)
 
 
+cdef void set_columns(GradPlan* p, Py_ssize_t size) noexcept nogil:
+    """Of planes as channels: the columns of a unit, and p.fit, for the least time of an output by estimate.
+
+    Columns are cut where whole rows do not fit or, in wide vectors, would be turned too often (of 4 lanes: 0.74 to 0.94), and at
+    strides only, else tiles of rows win (SSE2, 1000x1000x3: 1.4 times)."""
+    cdef Py_ssize_t pixels = SCRATCH_BYTES // (p.lanes * size), n, cols, x_cols, fit, turned
+    cdef bint window, cut = p.cols.phases == 1 and p.cols.stride > 1
+    cdef double cost, lowest = 0
+    p.fit, p.columns = 0, p.cols.out
+    for n in range(1, (dw_ceil_div(p.cols.out, GRAD_COLUMNS) if cut else 1) + 1):
+        if p.fit > 0 and p.lanes < 8:
+            break
+        window = n > 1        # rows are turned one by one
+        cols = dw_ceil_div(p.cols.out, n)
+        x_cols = seen(&p.cols, cols) if window else p.cols.size
+        fit = (pixels - (p.rows.taps - p.rows.step) * x_cols) // (p.rows.step * x_cols + cols)
+        fit = dw_min(fit, dw_min(dw_ceil_div(p.rows.out, p.rows.phases), dw_max(TERMS // dw_max(cols, 1), 1)))
+        if fit > 0:
+            turned = ((fit - 1) * p.rows.step + p.rows.taps) * (dw_ceil_div(x_cols, p.lanes) + window)
+            turned += fit * (dw_ceil_div(cols, p.lanes) + window)
+            # a slide along a row begins with columns that it only loads
+            cost = (TURN_COST * turned + p.taps * fit * (cols + 2)) / <double> (fit * cols)
+            if p.fit == 0 or cost < lowest:
+                lowest, p.fit, p.columns = cost, fit, cols
+
+
 cdef inline bint planes_win(const GradPlan* p) noexcept nogil:
     """Whether planes turned into channels beat vectors along the rows: they do where the last vector of a row is rather empty.
 
@@ -523,8 +557,7 @@ cdef inline bint planes_win(const GradPlan* p) noexcept nogil:
 
 cdef inline Py_ssize_t few_rows(const GradPlan* p, Py_ssize_t size) noexcept nogil:
     """How many rows of outputs of FEW_LINES strips fit the scratch as planes, with the rows of x that they see."""
-    cdef Py_ssize_t cols = dw_min(p.cols.out, FEW_LINES * p.lanes)
-    cdef Py_ssize_t x_row = pitch_of(dw_min((cols - 1) * p.cols.stride + (p.cols.taps - 1) * p.cols.dilation + 1, p.cols.size))
+    cdef Py_ssize_t cols = dw_min(p.cols.out, FEW_LINES * p.lanes), x_row = pitch_of(seen(&p.cols, cols))
     cdef Py_ssize_t rest = SCRATCH_BYTES // (p.channels * size) - (p.rows.taps - p.rows.step) * x_row
     return dw_min(rest // (p.rows.step * x_row + pitch_of(cols)), TERMS // FEW_LINES)
 
@@ -583,9 +616,11 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
         return CHANNELS
     p.shifted = shifted_serve(p, size)
     # fewer planes at a stride for which rows have no tile (224x224x3, 3x3 at stride 3: 1.8 times as fast)
-    if p.lanes > 1 and p.fit > 0 and (2 if p.cols.stride < 3 else 8) * p.channels >= p.lanes and planes_win(p):
-        p.shifted = 0
-        return PLANES
+    if p.lanes > 1 and (2 if p.cols.stride < 3 else 8) * p.channels >= p.lanes and planes_win(p):
+        set_columns(p, size)
+        if p.fit > 0:
+            p.shifted = 0
+            return PLANES
     if p.shifted == 3:
         p.down, p.rows.dilation, p.rows.phases = p.rows.dilation, 1, 1
     if p.shifted == 2 and p.cols.stride == 1 and rival_rows(p, p.xh * size):     # copied one by one; these sums are the same
@@ -605,6 +640,8 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
         most = TERMS if whole_rows else FEW_LINES if p.few else DW_MOST_LINES
     elif p.family == CHANNELS:
         most = near_columns(p)
+    elif p.family == PLANES:
+        most = dw_min(p.columns, TERMS)
     p.chunks = dw_ceil_div(p.line, most)
     height = TERMS // dw_max(dw_ceil_div(p.line, dw_max(p.chunks, 1)), 1)
     if p.family == ROWS and not whole_rows and (p.period > 1 or rival_rows(p, p.cols.size * size)):

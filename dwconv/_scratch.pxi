@@ -23,6 +23,21 @@ cdef extern from *:
 
 # ---- through the scratch: what of x a band of rows needs, as pixels without gaps ----
 
+cdef inline Py_ssize_t seen(const Axis* a, Py_ssize_t outputs) noexcept nogil:
+    """How many inputs so many neighbouring outputs see at most."""
+    return dw_min((outputs - 1) * a.stride + (a.taps - 1) * a.dilation + 1, a.size)
+
+
+cdef inline Axis columns_of(const Axis* a, Py_ssize_t out0, Py_ssize_t out1, Py_ssize_t* in0) noexcept nogil:
+    """The axis of outputs out0 to out1, of one phase, and of the inputs that they see, from in0[0] on."""
+    cdef Axis b = a[0]
+    cdef Py_ssize_t first = out0 * a.stride - a.pad
+    in0[0] = dw_min(dw_max(first, 0), a.size)
+    b.size = dw_max(dw_min((out1 - 1) * a.stride - a.pad + (a.taps - 1) * a.dilation + 1, a.size) - in0[0], 0)
+    b.out, b.pad = out1 - out0, in0[0] - first
+    return b
+
+
 cdef struct Band:
     Py_ssize_t q0, q1         # rows of a phase
     Py_ssize_t r0, r1         # output rows
@@ -253,11 +268,11 @@ cdef double plane_cost(const Plan* p, Py_ssize_t lanes, Py_ssize_t rows, Py_ssiz
                        bint window) noexcept nogil:
     """Of an output, in a band of so many rows and columns, in multiply-adds: its own in whole tiles, turning it and its share of
     the inputs, and its wait for each chunk of these after the first.  window: rows are turned one by one."""
-    cdef Py_ssize_t seen = dw_min((rows - 1) * p.rows.stride + (p.rows.taps - 1) * p.rows.dilation + 1, p.rows.size)
-    cdef Py_ssize_t turned = seen * (dw_ceil_div(inputs, lanes) + window) + rows * (dw_ceil_div(wide, lanes) + window)
+    cdef Py_ssize_t high = seen(&p.rows, rows)
+    cdef Py_ssize_t turned = high * (dw_ceil_div(inputs, lanes) + window) + rows * (dw_ceil_div(wide, lanes) + window)
     cdef double cost = TURN_COST * turned / <double> rows
     cost += p.rows.taps * p.cols.taps * dw_ceil_div(wide, DW_ANY_COLS) * DW_ANY_COLS
-    return cost / wide + RESUME_COST * ((seen - 1) // chunk)
+    return cost / wide + RESUME_COST * ((high - 1) // chunk)
 
 
 cdef Py_ssize_t plane_rows(Plan* p, Py_ssize_t size) noexcept nogil:
@@ -294,7 +309,7 @@ cdef Py_ssize_t plane_rows(Plan* p, Py_ssize_t size) noexcept nogil:
                 break
             wide, inputs = dw_ceil_div(p.cols.out, n), p.cols.size        # whole rows are turned with what no output sees
             if n > 1:
-                inputs = dw_min((wide - 1) * p.cols.stride + (p.cols.taps - 1) * p.cols.dilation + 1, p.cols.size)
+                inputs = seen(&p.cols, wide)
             rows = pixels // (2 * wide) if chunks else (pixels - shared * inputs) // (p.rows.stride * inputs + wide)
             if rows < f or not chunks and 2 * rows * p.rows.stride < shared and rows * taps < 16 * shared:
                 continue      # turning what bands share would be most of the work
@@ -307,16 +322,6 @@ cdef Py_ssize_t plane_rows(Plan* p, Py_ssize_t size) noexcept nogil:
             if lowest == 0 or cost < lowest:
                 best, lowest, p.windows, p.chunk, p.turns = rows, cost, n, chunk, rows // f
     return best
-
-
-cdef inline Axis columns_of(const Axis* a, Py_ssize_t out0, Py_ssize_t out1, Py_ssize_t* in0) noexcept nogil:
-    """The axis of outputs out0 to out1, of one phase, and of the inputs that they see, from in0[0] on."""
-    cdef Axis b = a[0]
-    cdef Py_ssize_t first = out0 * a.stride - a.pad
-    in0[0] = dw_min(dw_max(first, 0), a.size)
-    b.size = dw_max(dw_min((out1 - 1) * a.stride - a.pad + (a.taps - 1) * a.dilation + 1, a.size) - in0[0], 0)
-    b.out, b.pad = out1 - out0, in0[0] - first
-    return b
 
 
 cdef inline void gather_pixels(const real* const* planes, Py_ssize_t at, Py_ssize_t pixels, real* block, bint far) noexcept nogil:
