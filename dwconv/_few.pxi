@@ -56,14 +56,15 @@ cdef struct Tiling:
 
 cdef Tiling few_tiling(const Plan* p, bint back, Py_ssize_t room, int workers) noexcept nogil:
     """The widest tile of which the planes, and those that it is made from, are at most `room` numbers, and some rows high: of
-    outputs, or back, of inputs.  None where what tiles share would be most of the work."""
+    outputs, or back, of pairs of inputs.  None where what tiles share would be most of the work."""
     cdef Tiling t
     cdef Py_ssize_t rows = p.rows.size if back else p.rows.out, cols = p.cols.size if back else p.cols.out
-    cdef Py_ssize_t parts, own, row, others, least = dw_min(rows, (1 if back else 2) * TURNED_ROWS)
+    cdef Py_ssize_t parts, own, row, others, least = dw_min(rows, (1 if back else 2) * TURNED_ROWS), step = 2 if back else 1
     for parts in range(1, dw_ceil_div(cols, FEW_COLUMNS) + 1):
-        t.cols = dw_ceil_div(cols, parts)
+        t.cols = dw_ceil_div(dw_ceil_div(cols, parts), step) * step
         own, row = pitch_of(t.cols), pitch_of(reached(&p.cols, t.cols) if back else seen(&p.cols, t.cols))
-        t.rows = dw_min(rows, room // (p.channels * own))
+        t.rows = room // (p.channels * own) // step * step
+        t.rows = dw_min(t.rows, rows)
         while t.rows >= least:
             others = reached(&p.rows, t.rows) if back else seen(&p.rows, t.rows)
             if p.channels * (others * row + t.rows * own) <= room:
@@ -72,7 +73,7 @@ cdef Tiling few_tiling(const Plan* p, bint back, Py_ssize_t room, int workers) n
                 if others * row > (2 if back else 12) * t.rows * own:     # a quarter, four times as many without what they share
                     t.rows = 0
                 return t
-            t.rows -= 1
+            t.rows = dw_ceil_div(t.rows - step, step) * step
     t.rows = 0
     return t
 

@@ -23,6 +23,7 @@ cdef extern from *:
     ctypedef struct dw_grad_planes:
         Py_ssize_t rows, cols, grad_rows, grad_cols, row_pad, col_pad, xh, yh, xc, yc, wh, ww, taps, planes
     bint dw_grad_pairs(Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
+    bint dw_grad_planes_serve(Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     int dw_grad_both(Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     void grad_strip_f32(const dw_geometry*, Py_ssize_t, int, int, const float*, const float*, float*,
                         const dw_grad_row*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
@@ -403,6 +404,11 @@ cdef void run_grad_blocks(Plan* p, bint last, Tiling t, const real* x, const rea
 
 # ---- planes one by one ----
 
+cdef inline Py_ssize_t even_row(Py_ssize_t size, Py_ssize_t band, Py_ssize_t bands) noexcept nogil:
+    """The first row of a band of x_grad, an even one: tiles of pairs of rows are chosen by the parity of the padding."""
+    return dw_min(dw_ceil_div(size, 2) * band // bands * 2, size)
+
+
 cdef void grad_phases(const Plan* p, const Axis* rows, const real* x, const real* w, real* y, real* scratch) noexcept nogil:
     """A band of rows of a plane of x_grad: each phase in the scratch, where its columns are neighbours."""
     cdef const Axis* cols = &p.cols
@@ -485,8 +491,8 @@ cdef void grad_row_task(const Plan* p, bint pairs, Py_ssize_t task, Py_ssize_t t
     g.xh, g.xc, g.yh, g.yc, g.wh, g.ww = p.xh, p.xc, p.yh, p.yc, p.wh, p.ww
     while start < end:
         band, n, c = start // (p.images * channels), start // channels % p.images, start % channels
-        r0 = p.rows.size * band // p.bands
-        rows = window(&p.rows, r0, p.rows.size * (band + 1) // p.bands, &row0)
+        r0 = even_row(p.rows.size, band, p.bands)
+        rows = window(&p.rows, r0, even_row(p.rows.size, band + 1, p.bands), &row0)
         x_plane = x + (n * p.xn + c * p.repeat * p.xc + row0 * p.xh)
         y_plane = y + (n * p.yn + c * p.yc + r0 * p.yh)
         g.rows, g.grad_rows, g.row_pad, g.planes = rows.size, rows.out, rows.pad, 1
@@ -526,8 +532,8 @@ cdef void few_grad_task(const Plan* p, bint pairs, Tiling t, Py_ssize_t task, co
     """One image, one tile of x_grad."""
     cdef Plan local = p[0]
     cdef Py_ssize_t c0 = task % t.across * t.cols, band = task // t.across % t.down, n = task // (t.across * t.down)
-    cdef Py_ssize_t r0 = p.rows.size * band // t.down, row0, col0, c
-    cdef Axis rows = window(&p.rows, r0, p.rows.size * (band + 1) // t.down, &row0)
+    cdef Py_ssize_t r0 = even_row(p.rows.size, band, t.down), row0, col0, c
+    cdef Axis rows = window(&p.rows, r0, even_row(p.rows.size, band + 1, t.down), &row0)
     cdef real* out
     cdef dw_grad_planes g
     local.cols = window(&p.cols, c0, dw_min(c0 + t.cols, p.cols.size), &col0)
@@ -595,7 +601,8 @@ cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :
            and (p.yw == p.channels or p.cols.size == 1))
     pairs = ((few or not last) and p.repeat == 1 and p.rows.taps == p.cols.taps
              and dw_grad_pairs(p.rows.taps, p.rows.stride, p.rows.dilation)
-             and dw_grad_pairs(p.cols.taps, p.cols.stride, p.cols.dilation))
+             and dw_grad_pairs(p.cols.taps, p.cols.stride, p.cols.dilation)
+             and dw_grad_planes_serve(p.rows.taps, p.rows.pad, p.cols.pad))
     if few:
         few = pairs or 2 * p.channels <= lanes
     if few:

@@ -47,6 +47,14 @@ PATHS = {
     "pairs 5x5": ((12, 40, 33), (5, 5, 1), 2, 1, 2),
     "pairs 5x5, odd padding": ((13, 75, 3), (5, 5, 1), 2, 1, ((1, 2), (1, 2))),
     "pairs 5x5, unequal parities": ((13, 75, 2), (5, 5, 1), 2, 1, ((3, 2), (2, 1))),
+    "pairs 4x4": ((13, 75, 21), (4, 4, 1), 2, 1, ((1, 2), (1, 2))),
+    "pairs 4x4, even padding, bands": ((47, 41, 5), (4, 4, 1), 2, 1, ((2, 0), (0, 3))),
+    "pairs 4x4, unequal parities": ((13, 75, 18), (4, 4, 1), 2, 1, ((1, 2), (2, 1))),
+    "pairs 4x4, few columns": ((15, 6, 35), (4, 4, 1), 2, 1, 1),
+    "pairs 2x2": ((13, 73, 21), (2, 2, 1), 2, 1, "valid"),
+    "pairs 2x2, few columns, bands": ((47, 13, 17), (2, 2, 1), 2, 1, "same"),
+    "pairs 2x2, odd padding": ((13, 40, 18), (2, 2, 1), 2, 1, 1),
+    "pairs 2x2, padding beyond the kernel": ((9, 20, 18), (2, 2, 1), 2, 1, ((4, 3), (6, 5))),
     "pairs of columns": ((12, 40, 20), (4, 3, 1), (3, 2), (2, 1), 1),
     "pairs of columns 5": ((12, 40, 20), (1, 5, 1), (1, 2), 1, (0, 3)),
     "pairs, very wide": ((5, 300, 17), (3, 3, 1), 2, 1, 1),
@@ -70,6 +78,9 @@ PATHS = {
     "few channels, phases": ((40, 150, 3), (7, 7, 1), 2, 1, 3),
     "few channels, phases, tiles of columns": ((7, 1100, 2), (4, 2, 1), (3, 2), (2, 1), ((3, 1), (1, 0))),
     "few channels, phases, four": ((15, 37, 4), (4, 4, 1), 2, 1, 1),
+    "few channels, phases, four, unequal parities": ((15, 37, 4), (4, 4, 1), 2, 1, ((1, 2), (2, 1))),
+    "few channels, 4x4, tiles": ((61, 1500, 3), (4, 4, 1), 2, 1, 1),
+    "few channels, 2x2, tiles": ((131, 301, 3), (2, 2, 1), 2, 1, ((0, 1), (0, 1))),
     "few channels, mostly padding": ((9, 150, 3), (3, 3, 1), 2, 1, ((1, 1), (90, 200))),
     "few channels, kernel of which tiles share most": ((60, 90, 3), (9, 9, 1), 2, 12, 48),
     "few channels, dilated": ((25, 70, 3), (3, 3, 1), 2, 3, 3),
@@ -200,14 +211,15 @@ def test_channels(kernels, kernel_shape):
         check((4, 7, c), kernel_shape, strides, 1, "same", 1)
 
 
-@pytest.mark.parametrize("k", [3, 5])
+@pytest.mark.parametrize("k", [2, 3, 4, 5])
 def test_pairs_of_columns(kernels, k):
     """Every width, both parities of the padding."""
     for w, pad, c in itertools.product((*range(1, 20), 28, 33, 62, 64, 65, 129, 131), (0, 1, 2), (1, 16)):
         check((4, w, c), (k, k, 1), 2, 1, ((pad, 2), (pad, pad + k)), 1)
 
 
-@pytest.mark.parametrize(("w", "k", "pad"), [(17, 3, (0, 1)), (33, 3, (1, 0)), (30, 5, (1, 1)), (7, 3, (1, 1))])
+@pytest.mark.parametrize(("w", "k", "pad"), [(17, 3, (0, 1)), (33, 3, (1, 0)), (30, 5, (1, 1)), (7, 3, (1, 1)),
+                                                (31, 4, (1, 1)), (30, 4, (0, 2)), (19, 2, (0, 0))])
 def test_pairs_from_afar(kernels, w, k, pad):
     """Two FAR_BYTES, where each tile fetches what the next one needs; the images are one and the same."""
     grad, kernel, rows, cols, expected = problem((5, w, 66), (k, k, 1), 2, 1, ((pad[0], 2), (pad[1], k)), 1)
