@@ -29,6 +29,10 @@ cdef extern from *:
                         const dw_grad_row*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     void grad_strip_f64(const dw_geometry*, Py_ssize_t, int, int, const double*, const double*, double*,
                         const dw_grad_row*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
+    void grad_sparse_f32(const dw_geometry*, const float*, const float*, float*, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                         Py_ssize_t) nogil
+    void grad_sparse_f64(const dw_geometry*, const double*, const double*, double*, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                         Py_ssize_t) nogil
     void grad_planes_f32(const dw_grad_planes*, const float*, const float*, float*) nogil
     void grad_planes_f64(const dw_grad_planes*, const double*, const double*, double*) nogil
     void add_groups_f32(const float*, Py_ssize_t, float*, Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
@@ -152,7 +156,12 @@ cdef void grad_window(const Plan* p, const Axis* rows, const Axis* cols, const r
             g.row_lo, g.row_hi, g.col_lo, g.col_hi = th.lo, th.hi, tw.lo, tw.hi
             g.cols = dw_ceil_div(cols.size - j, period(cols))
             wt, to = w + (th.last * p.wh + tw.last * p.ww), y + (i * p.yh + j * p.yw)
-            channel_blocks(&g, x, wt, <const real*> NULL, to, 0, height, first, blocks, channels)
+            if th.count > 2 or tw.count > 2 or channels < lanes:
+                channel_blocks(&g, x, wt, <const real*> NULL, to, 0, height, first, blocks, channels)
+            elif real is float:
+                grad_sparse_f32(&g, x, wt, to, height, first, blocks, channels)
+            else:
+                grad_sparse_f64(&g, x, wt, to, height, first, blocks, channels)
 
 
 # ---- channels_last ----

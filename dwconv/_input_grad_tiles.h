@@ -221,6 +221,51 @@ static void DW(grad_strip)(const dw_geometry *g, ptrdiff_t taps, int pairs, int 
 #endif
 }
 
+/* ---- phases of few taps: strides of 3 and more, where tiles would be mostly their own borders ---- */
+
+/* Neighbouring columns of a row of a phase, of one block of channels, with KH x KW taps: weights stay in registers, and of two
+ * columns of taps the gradients of the second are the next column's first. */
+DW_INLINE void DW(grad_run)(const dw_geometry *g, const REAL *x, const REAL *w, REAL *y, ptrdiff_t cols, const int KH, const int KW) {
+    const ptrdiff_t xh = g->xh, xw = g->xw, yw = g->yw;
+    VEC wv[4], v[2];
+    DW_UNROLL for (int k = 0; k < KH * KW; k++) wv[k] = DW(load)(w + k / KW * g->wh + k % KW * g->ww);
+    DW_UNROLL for (int t = 0; t < KH; t++) v[t] = DW(load)(x + t * xh);
+    for (; cols > 0; cols--, y += yw) {
+        VEC acc = DW(splat)(0);
+        x += xw;
+        DW_UNROLL for (int t = 0; t < KH; t++) {
+            acc = acc + v[t] * wv[t * KW];
+            if (KW == 2 || cols > 1) v[t] = DW(load)(x + t * xh);
+            if (KW == 2) acc = acc + v[t] * wv[t * KW + 1];
+        }
+        DW(store)(y, acc);
+    }
+}
+
+/* `height` rows of a phase of at most 2x2 taps, `blocks` blocks of LANES channels from `first` on. */
+static void DW(grad_sparse)(const dw_geometry *g, const REAL *x, const REAL *w, REAL *y, ptrdiff_t height, ptrdiff_t first,
+                            ptrdiff_t blocks, ptrdiff_t channels) {
+    x += g->x0;
+    for (ptrdiff_t r = 0; r < height; r++, x += g->xh, y += g->yh) {
+        const ptrdiff_t t0 = dw_max(g->row_lo - r, 0), high = dw_min(g->row_hi - r, g->kh) - t0;
+        for (ptrdiff_t k = 0; k < blocks; k++) {
+            const ptrdiff_t at = DW(block_at)(first, k, channels);
+            for (ptrdiff_t c = 0, run; c < g->cols; c += run) {
+                const ptrdiff_t u0 = dw_max(g->col_lo - c, 0), wide = dw_min(g->col_hi - c, g->kw) - u0;
+                const REAL *xc = x + t0 * g->xh + (c + u0) * g->xw + at, *wc = w + t0 * g->wh + u0 * g->ww + at;
+                REAL *yc = y + c * g->yw + at;
+                run = 1;
+                if (high <= 0 || g->kw == 0) run = g->cols - c;
+                else if (wide == g->kw) run = dw_min(g->col_hi - g->kw + 1, g->cols) - c;
+                if (high <= 0 || wide <= 0) for (ptrdiff_t i = 0; i < run; i++) DW(store)(yc + i * g->yw, DW(splat)(0));
+#define TILE(KH, KW) else if (high == KH && wide == KW) DW(grad_run)(g, xc, wc, yc, run, KH, KW);
+                TILE(1, 1) TILE(1, 2) TILE(2, 1) TILE(2, 2)
+#undef TILE
+            }
+        }
+    }
+}
+
 /* ---- planes at stride 2: pairs of rows and columns ---- */
 
 /* Lanes 0 of a and b, 1 of a and b, ...: two vectors. */
