@@ -10,7 +10,7 @@
  *            multiply-add: (S*T + 1) / (K*K*T/S), and the weights of kernels wider than 3.  3x3 also dilated, and two planes in a
  *            vector where half of it holds a row (7x7: 1.4 times as fast as planes as channels): those, but for stride 2, and 7x7
  *            kernels at stride 1 load each tap column.  Half vectors, which end rows, do so too (at stride 2 each two of them).
- *            With AVX2 3x3 only, and loads for all: (3*T + 9) / (9*T) at stride 1, (8*T + 9) / (9*T) at stride 2; 7.6 and 14
+ *            With AVX2 2x2 and 3x3 only, and loads for all: (3*T + 9) / (9*T) at stride 1, (8*T + 9) / (9*T) at stride 2; 7.6 and 14
  *            cycles a vector from L1.
  *   slide    the same with loads for the taps, stride 1: other dilation, more padding, CPUs without cheap shifts.  Loads per
  *            multiply-add: (K unaligned loads of T vectors + K*K weights, of which each serves T) / (K*K*T).
@@ -237,9 +237,9 @@ DW_FLAT_TILES(TILE)
  * of two) miss inputs on the right; or others too, where a half vector computes them again (again). */
 static int DW(borders_serve)(ptrdiff_t taps, ptrdiff_t dilation, ptrdiff_t stride, ptrdiff_t cols, ptrdiff_t width, ptrdiff_t pad,
                              const int again) {
-    const ptrdiff_t half = taps / 2 * dilation, after = width + pad; /* of input elements, from tap 0 of output 0 on */
-    return pad <= half && (cols - 1) * stride + half < after
-           && (dilation > 1 || again || ((cols - 1) / LANES * LANES - 1) * stride + 2 * half < after);
+    const ptrdiff_t after = width + pad; /* of input elements, from tap 0 of output 0 on */
+    return pad <= taps / 2 * dilation && (cols - 1) * stride + (taps - 1) / 2 * dilation < after
+           && (dilation > 1 || again || ((cols - 1) / LANES * LANES - 1) * stride + (taps - 1) * dilation < after);
 }
 
 /* Whether rows of two planes fit one vector of outputs, and at stride 2 their inputs one each. */
@@ -313,7 +313,7 @@ DW_INLINE void DW(paired_inputs)(const REAL *x, VEC *v, const DW(dw_shifted_lane
 /* Every second number of two vectors, or the first of one, of which the taps across reach (K - 1) / 2 evens. */
 DW_INLINE VEC DW(evens)(const VEC *in, const int two, const int K) {
     const IVEC lane = {DW_JOIN(DW_IOTA_, LANES)};
-    return two ? DW(even)(in[0], in[1]) : K == 3 ? in[0] : DW(permute)(in[0], lane + lane);
+    return two ? DW(even)(in[0], in[1]) : K <= 4 ? in[0] : DW(permute)(in[0], lane + lane);
 }
 
 DW_INLINE VEC DW(odds)(const VEC *in, const int two) {
@@ -331,7 +331,7 @@ DW_INLINE void DW(shifted_inputs)(const REAL *x, VEC *v, const DW(dw_shifted_lan
     if (dilated || (K == 7 && S == 1)) {
         DW_UNROLL for (int j = 0; j < K; j++) {
             DW_UNROLL for (int k = 0; k < T; k++) {
-                const int left = k == 0 && j < K / 2, right = j > K / 2, before = dilated && k == T - 2 + half && right;
+                const int left = k == 0 && j < K / 2, right = j > (K - 1) / 2, before = dilated && k == T - 2 + half && right;
                 const REAL *p = x + j * xw + k * LANES;
                 if (!left && !before && k < T - 1 + half) v[j * T + k] = DW(load)(p);
                 else v[j * T + k] = DW(load_lanes)(p, left ? m->first[j] : before ? m->before[j] : right ? m->last[j] : m->out);
@@ -356,9 +356,9 @@ DW_INLINE void DW(shifted_inputs)(const REAL *x, VEC *v, const DW(dw_shifted_lan
 DW_INLINE void DW(half_inputs)(const REAL *x, HVEC *v, const DW(dw_shifted_lanes) *m, ptrdiff_t xw, const int K, const int S) {
     const IVEC lane = {DW_JOIN(DW_IOTA_, LANES)};
     DW_UNROLL for (int j = 0; j < K; j += S, x += S * xw) {
-        if (S == 1) v[j] = j > K / 2 ? DW(load_half_lanes)(x, m->last[j]) : *(const HVEC *)x;
+        if (S == 1) v[j] = j > (K - 1) / 2 ? DW(load_half_lanes)(x, m->last[j]) : *(const HVEC *)x;
         else {
-            const VEC two = j + 1 > K / 2 ? DW(load_lanes)(x, m->two[j / 2]) : DW(load)(x);
+            const VEC two = j + 1 > (K - 1) / 2 ? DW(load_lanes)(x, m->two[j / 2]) : DW(load)(x);
             v[j] = DW(first_half)(DW(permute)(two, lane + lane));
             if (j + 1 < K) v[j + 1] = DW(first_half)(DW(permute)(two, lane + lane + 1));
         }
@@ -374,7 +374,7 @@ DW_INLINE void DW(shifted_rows)(const dw_geometry *g, const REAL *x, const REAL 
     const int A = (K + S - 1) / S; /* rows of outputs that an input row reaches */
     const int V = T + half;        /* vectors, whole or half */
     VEC wv[9], acc[7 * DW_SHIFTED_VECTORS];
-    if (K == 3) DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = paired ? pair[k] : DW(splat)(w[k]);
+    if (K <= 3) DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = paired ? pair[k] : DW(splat)(w[k]);
     DW_UNROLL for (int k = 0; k < A * V; k++) acc[k] = bias;
     const ptrdiff_t xh = g->xh, xw = g->xw, yh = g->yh, t0 = g->row_lo, t1 = g->row_hi;
     x += r0 * S * xh;
@@ -393,17 +393,17 @@ DW_INLINE void DW(shifted_rows)(const dw_geometry *g, const REAL *x, const REAL 
                     DW_UNROLL for (int j = 0; j < K; j++) {
                         const int i = s + (A - 1 - a) * S, tap = i * K + j;
                         if (i >= K) continue;
-                        const VEC weight = K == 3 ? wv[tap] : DW(load_splat)(w + tap);
+                        const VEC weight = K <= 3 ? wv[tap] : DW(load_splat)(w + tap);
                         DW_UNROLL for (int k = 0; k < T; k++) {
                             VEC *const sum = acc + a * V + k;
                             const VEC in = v[j * T + k];
                             if (k == 0 && j < K / 2) *sum = DW(add_product)(*sum, in, weight, m.first[j]);
-                            else if (k == T - 1 + half && j > K / 2) *sum = DW(add_product)(*sum, in, weight, m.last[j]);
-                            else if (dilated && k == T - 2 + half && j > K / 2) *sum = DW(add_product)(*sum, in, weight, m.before[j]);
+                            else if (k == T - 1 + half && j > (K - 1) / 2) *sum = DW(add_product)(*sum, in, weight, m.last[j]);
+                            else if (dilated && k == T - 2 + half && j > (K - 1) / 2) *sum = DW(add_product)(*sum, in, weight, m.before[j]);
                             else *sum = *sum + in * weight;
                         }
                         VEC *const sum = acc + a * V + T;
-                        if (half && j > K / 2) *sum = DW(add_half_product)(*sum, last[j], weight, m.last[j]);
+                        if (half && j > (K - 1) / 2) *sum = DW(add_half_product)(*sum, last[j], weight, m.last[j]);
                         else if (half) *sum = DW(add_half)(*sum, last[j], weight);
                     }
                 }
@@ -438,7 +438,7 @@ DW_INLINE void DW(shifted_lanes)(const dw_geometry *g, DW(dw_shifted_lanes) *m, 
     (void)half; /* none is */
     m->out = g->cols - c - last;
     for (ptrdiff_t j = 0; j < g->kw; j++) {
-        const ptrdiff_t before = g->pad - j - (j > g->kw / 2 ? c + last : c) * S;
+        const ptrdiff_t before = g->pad - j - (j > (g->kw - 1) / 2 ? c + last : c) * S;
         m->in[j] = DW(lanes)(dw_ceil_div(before, S), dw_ceil_div(before + g->width, S));
         if (S == 2) m->in[j] = (MASK)DW(turn)((VEC)m->in[j]);
     }
@@ -475,7 +475,7 @@ DW_INLINE void DW(shifted_rows)(const dw_geometry *g, const REAL *x, const REAL 
                     VEC v[2];
                     DW(load_turned)(at, v, S);
                     DW_UNROLL for (int i = 0; i < S && j + i < K; i++) {
-                        const int border = (k == 0 && j + i < K / 2) || (k == T - 1 && j + i > K / 2);
+                        const int border = (k == 0 && j + i < K / 2) || (k == T - 1 && j + i > (K - 1) / 2);
                         if (border) v[i] = (VEC)((IVEC)v[i] & m.in[j + i]);
                         DW_UNROLL for (int a = 0; a < A; a++) {
                             const int row = s + (A - 1 - a) * S, tap = row * K + j + i;

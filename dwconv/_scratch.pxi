@@ -241,10 +241,10 @@ cdef bint row_tiles_win(const Plan* p, int shifted, bint down, Py_ssize_t lanes)
             size = dw_ceil_div(2 * p.cols.out, lanes) * (lanes // 2)
             if k == 7 and s == 1:
                 return 32 * p.cols.out > (27 - large) * size
-        if k == 3:
-            most = 7
+        if k <= 3:
+            most = 7 if k == 3 else 4
         elif s == 2 and p.cols.out > lanes:
-            most = 9 if k == 5 else 12
+            most = 9 if k <= 5 else 12
         elif s == 1 and p.cols.out <= lanes and p.rows.out <= 12:
             return False      # too few rows for what each beyond a border costs (8x8x256, float64, 7x7: 0.77)
         else:                 # of planes that do not fit the scratch bands turn the rows that they share twice

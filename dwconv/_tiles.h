@@ -909,12 +909,14 @@ enum { DW_ANY_ROWS = 1, DW_ANY_COLS = 7, DW_ANY_STRIDE = DW_BYTES == 32 ? 3 : 2,
  *   flat rows: kernel, vectors. */
 #if DW_BYTES == 64 && defined(DW_SHUFFLEVECTOR)
 #define DW_SHIFTS 1
-#define DW_SHIFTED_TILES(TILE) TILE(3, 1, 4) TILE(5, 1, 4) TILE(7, 1, 3) TILE(3, 2, 4) TILE(5, 2, 4) TILE(7, 2, 2)
+#define DW_SHIFTED_TILES(TILE)                                                 \
+    TILE(2, 1, 4) TILE(3, 1, 4) TILE(4, 1, 4) TILE(5, 1, 4) TILE(7, 1, 3)      \
+    TILE(2, 2, 4) TILE(3, 2, 4) TILE(4, 2, 4) TILE(5, 2, 4) TILE(7, 2, 2)
 #define DW_PLANE_TILES(TILE) DW_PLANE_UNIT(TILE) TILE(3, 2, 2, 0) TILE(5, 2, 2, 0) TILE(7, 2, 1, 0)
 enum { DW_SHIFTED_LEAST = 2 }; /* of those vectors: the masks of every block are kept */
 #elif DW_BYTES == 32
 #define DW_SHIFTS 0 /* the shifted tiles load instead */
-#define DW_SHIFTED_TILES(TILE) TILE(3, 1, 4) TILE(3, 2, 4)
+#define DW_SHIFTED_TILES(TILE) TILE(2, 1, 4) TILE(3, 1, 4) TILE(2, 2, 4) TILE(3, 2, 4)
 enum { DW_SHIFTED_LEAST = 4 };
 #define DW_PLANE_TILES(TILE) DW_PLANE_UNIT(TILE)
 #else

@@ -306,7 +306,7 @@ def test_parted_rows(kernels, case, multiplier):
         assert same_bits(to_last(y, data_format), np.ascontiguousarray(expected)), f"{data_format} {workers} {dtype.__name__}"
 
 
-@pytest.mark.parametrize("k", [3, 5, 7])
+@pytest.mark.parametrize("k", [2, 3, 4, 5, 7])
 @pytest.mark.parametrize(("image", "c"), [
     ((43, 130), 3), ((11, 1300), 4), ((17, 2100), 2), ((17, 600), 2), ((4, 7), 3), ((6, 836), 3), ((5, 838), 3)], ids=str)
 def test_few_channels_as_planes(kernels, image, c, k):
@@ -321,7 +321,7 @@ def test_few_channels_as_planes(kernels, image, c, k):
             assert same_bits(y, expected), f"{workers} {dtype.__name__}"
 
 
-@pytest.mark.parametrize("size", [(31, 31), (51, 5), (7, 1), (1, 7), (2, 2)], ids=str)
+@pytest.mark.parametrize("size", [(31, 31), (51, 5), (7, 1), (1, 7), (2, 2), (4, 4)], ids=str)
 def test_bits_of_planes(kernels, size):
     """The order of sums is that of channels_last, however planes are cut."""
     rng = np.random.default_rng(1)
@@ -443,7 +443,7 @@ def test_channels_of_wide_pixels(kernels, c, strides):
 
 
 @pytest.mark.parametrize("strides", [1, 2])
-@pytest.mark.parametrize("k", [3, 5, 7])
+@pytest.mark.parametrize("k", [2, 3, 4, 5, 7])
 def test_widths_of_planes(kernels, k, strides):
     """Rows of one vector to several blocks of them, with padding on either side, on both, none, and more than half a kernel."""
     for out in (*range(1, 19), 24, 25, 30, 32, 33, 35, 47, 48, 50, 63, 65, 66, 98, 130):
@@ -533,7 +533,7 @@ def test_planes_in_one_vector(kernels, dtype, strides):
 
 
 @pytest.mark.parametrize("strides", [1, 2])
-@pytest.mark.parametrize("k", [3, 5, 7])
+@pytest.mark.parametrize("k", [2, 3, 4, 5, 7])
 def test_sign_of_zero_over_padding(kernels, k, strides):
     """Padding adds nothing, not even a zero with a sign: -0 of bias and of every product stays -0."""
     for w, c, gap, dtype in itertools.product((4, 7, 20, 30, 40, 66), (1, 3, 17), (0, 5), DTYPES):
