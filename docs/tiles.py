@@ -79,7 +79,7 @@ def rows(registers):
     for k, s, t in table("_tiles.h", "DW_SHIFTED_TILES", registers):  # input rows: counted for one row of outputs
         r = -(-k // s)
         # with 16 registers a load for each tap column instead of a shift, at stride 2 two for each two of them
-        inputs = s * (s * t + 1) if registers == WIDE else s * -(-k // s) * s * t
+        inputs = s * (s * t + (k > s)) if registers == WIDE else s * -(-k // s) * s * t
         if registers == WIDE and (k, s) == (7, 1):  # loads, see shifted_inputs
             inputs = k * t
         found["a row of a plane, shifted", f"{k} x {k}, stride {s}"] = (

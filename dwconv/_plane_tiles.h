@@ -10,7 +10,7 @@
  *            multiply-add: (S*T + 1) / (K*K*T/S), and the weights of kernels wider than 3.  3x3 also dilated, and two planes in a
  *            vector where half of it holds a row (7x7: 1.4 times as fast as planes as channels): those, but for stride 2, and 7x7
  *            kernels at stride 1 load each tap column.  Half vectors, which end rows, do so too (at stride 2 each two of them).
- *            With AVX2 2x2 and 3x3 only, and loads for all: (3*T + 9) / (9*T) at stride 1, (8*T + 9) / (9*T) at stride 2; 7.6 and 14
+ *            With AVX2 2x2 and 3x3 only, and loads for all, of 3x3 (3*T + 9) / (9*T) at stride 1, (8*T + 9) / (9*T) at stride 2; 7.6 and 14
  *            cycles a vector from L1.
  *   slide    the same with loads for the taps, stride 1: other dilation, more padding, CPUs without cheap shifts.  Loads per
  *            multiply-add: (K unaligned loads of T vectors + K*K weights, of which each serves T) / (K*K*T).
