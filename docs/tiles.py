@@ -22,7 +22,7 @@ def read(header):
 
 
 def table(header, name, registers):
-    """The rows of one of the tables, as tuples of int; where there are two tables, the first is that of 32 registers."""
+    """The rows of one of the tables, as tuples of int: of several the first, that of 32 registers, or the second, AVX2's."""
     found = re.findall(rf"#define {name}\(TILE\)((?:.*\\\n)*.*)", read(header))
     rows = re.findall(r"TILE\(([\d, ]+)\)", found[0 if registers == WIDE or len(found) == 1 else 1])
     assert rows, (header, name)

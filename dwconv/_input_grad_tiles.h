@@ -1,9 +1,10 @@
-/* What the gradient of the input needs beside the forward's tiles: column phases taken together, sums over a multiplier.
+/* What the gradient of the input needs beside the forward's tiles: column phases taken together, phases of few taps, sums over a
+ * multiplier.
  *
  * A template like _tiles.h, included after it.  With stride 2 the even and the odd columns of x_grad see different taps of
  * the same outputs' gradients; a tile here makes 2 * T neighbouring columns of one row or two, so that each vector of the
- * gradient is loaded once for both and x_grad is written in the order of memory.  Other strides go phase by phase through the
- * forward's tiles.  Chains are those of _tiles.h: gradients in row-major order.
+ * gradient is loaded once for both and x_grad is written in the order of memory.  Other strides go phase by phase, through the
+ * forward's tiles or, with at most 2x2 taps, along the columns (grad_sparse).  Chains are those of _tiles.h: gradients in row-major order.
  *
  * Refused here: everything that _tiles.h refuses, and rows: one comes with the taps that reach it already clipped, two with bits
  * of the gradient rows that exist.
@@ -221,7 +222,7 @@ static void DW(grad_strip)(const dw_geometry *g, ptrdiff_t taps, int pairs, int 
 #endif
 }
 
-/* ---- phases of few taps: strides of 3 and more, where tiles would be mostly their own borders ---- */
+/* ---- phases of few taps: strides of 3 and more, where tiles would be mostly borders; small kernels with a multiplier ---- */
 
 /* Neighbouring columns of a row of a phase, of one block of channels, with KH x KW taps: weights stay in registers, and of two
  * columns of taps the gradients of the second are the next column's first. */

@@ -60,7 +60,7 @@ cdef enum:
     COPIED_ROW = 2048         # bytes of a row that is copied without AVX-512, at least
     LINE_BYTES = 24576        # of the rows of x and grad that a slide along a row touches: a share of L1
     L1_BYTES = 32768          # 64 sets of 8 lines
-    GRAD_COLUMNS = 8          # of outputs in a unit of planes as channels, at least
+    GRAD_COLUMNS = 8          # of outputs in a unit of planes as channels, about, at least
     PLANE_BYTES = 24576       # of x and grad of planes taken together: a share of L1
     RUN_BYTES = 700000        # of a unit whose successor is fetched whole, see next_pixels (measured with an L2 of 1 MB)
     FEW_LINES = 4             # strips of planes that few channels are split into, at a time
@@ -70,7 +70,7 @@ cdef enum GradFamily:
     CHANNELS                  # channels_last: vectors along the channels
     PACKED                    # the same, x's pixels of a block, and mostly grad's, copied to the scratch; the same order of sums
     ROWS                      # vectors along a row: of a plane, or of all channels where they are fewer than lanes
-    PLANES                    # channels_first: LANES planes gathered to the scratch as channels
+    PLANES                    # channels_first: LANES planes gathered to the scratch as channels, of the columns that a unit sees
 
 
 cdef struct GradPlan:
@@ -514,7 +514,7 @@ cdef void set_columns(GradPlan* p, Py_ssize_t size) noexcept nogil:
     cdef bint window, cut = p.cols.phases == 1 and p.cols.stride > 1
     cdef double cost, lowest = 0
     p.fit, p.columns = 0, p.cols.out
-    for n in range(1, (dw_ceil_div(p.cols.out, GRAD_COLUMNS) if cut else 1) + 1):
+    for n in range(1, (dw_max(p.cols.out // GRAD_COLUMNS, 1) if cut else 1) + 1):
         if p.fit > 0 and p.lanes < 8:
             break
         window = n > 1        # rows are turned one by one
@@ -566,10 +566,15 @@ cdef inline bint rivals(const GradPlan* p, Py_ssize_t size) noexcept nogil:
     """Whether pixels of x lie so that the rows of a slide are rivals for the same lines of L1.
 
     Of the 64 sets pixels 2 KB apart use two, pixels 512 bytes apart eight.  Below 2 KB a copy pays only where rows are used twice
-    or more (AVX2, 56x56x256, 3x3: stride 1 1.24 times as fast, stride 2 0.85); AVX-512 was measured at 2 KB only."""
+    or more (AVX2, 56x56x256, 3x3: stride 1 1.24 times as fast, stride 2 0.85); with AVX-512, where kernels are cut into slides
+    that visit the pixels one after the other (28x28x256 7x7 at stride 2 2.2 times, 9x9 1.35; 7x7 at stride 1 0.88), and at
+    stride 4 (5x5 1.5)."""
     cdef Py_ssize_t apart = p.xw * p.cols.dilation * size
-    if apart % 2048 == 0 or DW_VECTOR_BYTES == 64:
-        return apart % 2048 == 0
+    if apart % 2048 == 0:
+        return True
+    if DW_VECTOR_BYTES == 64:
+        return (apart % 1024 == 0 and dw_max(p.rows.taps, p.cols.taps) > 5 and p.taps > (9 if p.cols.step == 2 else 49)
+                or apart % 512 == 0 and p.cols.step % 4 == 0 and p.taps > 9)
     apart &= -apart           # the largest power of two that divides it
     # a vector for each row of taps and the gradient, that many bytes apart; slides of a dilated row take fewer and gained as much
     return apart >= 512 and p.rows.taps >= 2 * p.rows.step and (p.rows.taps + 1) * p.cols.out * apart > L1_BYTES

@@ -240,6 +240,7 @@ DW_INLINE void DW(slide)(const dw_slide *s, const REAL *x, const REAL *g, REAL *
     const ptrdiff_t count = s->count, x_step = s->x_step, x_tap = s->x_tap, g_step = s->g_step;
     const ptrdiff_t first = dw_max(dw_ceil_div(s->lo - S + 1, S), 0), end = dw_min(dw_ceil_div(s->hi, S), count + K - 1);
     const ptrdiff_t whole = dw_max(dw_ceil_div(s->lo, S), K - 1), whole_end = dw_min(s->hi / S, count);
+    const ptrdiff_t last = dw_min(s->hi, (count - 1) * S + P); /* what no tap needs from there on a copy may not hold */
     const int masked = mode == DW_MASKED || mode >= DW_HALVES;
     const int reload = DW_REGISTERS < 32 && mode == DW_WHOLE && K * Q > 9; /* the window's oldest: no register is left */
     /* lanes that lie anywhere are loaded one by one: code of its own would gain nothing */
@@ -275,7 +276,7 @@ DW_INLINE void DW(slide)(const dw_slide *s, const REAL *x, const REAL *g, REAL *
         DW_UNROLL for (int k = K - 1; k > 0; k--) window[k] = window[k - 1];                                            \
         if ((!check_p && p0 == 0) || u < count) window[0] = DW(slide_g)(g + u * g_step, b, g_lanes, mode);              \
         DW_UNROLL for (int rest = 0; rest < S; rest++) {                                                                \
-            if (ends && (u * S + rest < s->lo || u * S + rest >= s->hi)) continue;                                      \
+            if (ends && (u * S + rest < s->lo || u * S + rest >= last)) continue;                                       \
             VEC halves[DW_MOST_ACROSS];                                                                                 \
             if (mode == DW_HALVES) DW(slide_halves)(x + (u * S + rest) * x_step, m, halves, Q);                         \
             DW_UNROLL for (int q = 0; q < Q; q++) {                                                                     \

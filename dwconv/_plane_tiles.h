@@ -7,7 +7,7 @@
  *
  *   shifted  down the rows with K/S rows of outputs in registers: each input is loaded once, and shifted from its neighbours for the
  *            taps (rows of 56: 1.4 times as fast as loading those, which cross cache lines).  Many planes a call.  Loads per
- *            multiply-add: (S*T + 1) / (K*K*T/S), and the weights of kernels wider than 3.  3x3 also dilated, and two planes in a
+ *            multiply-add: (S*T + 1) / (K*K*T/S), of 2x2 at stride 2 one less above, and the weights of kernels wider than 3.  3x3 also dilated, and two planes in a
  *            vector where half of it holds a row (7x7: 1.4 times as fast as planes as channels): those, but for stride 2, and 7x7
  *            kernels at stride 1 load each tap column.  Half vectors, which end rows, do so too (at stride 2 each two of them).
  *            With AVX2 2x2 and 3x3 only, and loads for all, of 3x3 (3*T + 9) / (9*T) at stride 1, (8*T + 9) / (9*T) at stride 2; 7.6 and 14
@@ -233,8 +233,9 @@ DW_FLAT_TILES(TILE)
 
 /* ---- shifted ---- */
 
-/* Whether shifted tiles know the borders of a row: padding of at most half a kernel, and only outputs of a row's last vector (dilated:
- * of two) miss inputs on the right; or others too, where a half vector computes them again (again). */
+/* Whether shifted tiles know the borders of a row, where taps j < K / 2 may miss inputs before it and taps j > (K - 1) / 2 those after
+ * (even kernels have no middle tap, which misses none): padding of at most half a kernel, and only outputs of a row's last vector
+ * (dilated: of two) miss inputs on the right; or others too, where a half vector computes them again (again). */
 static int DW(borders_serve)(ptrdiff_t taps, ptrdiff_t dilation, ptrdiff_t stride, ptrdiff_t cols, ptrdiff_t width, ptrdiff_t pad,
                              const int again) {
     const ptrdiff_t after = width + pad; /* of input elements, from tap 0 of output 0 on */

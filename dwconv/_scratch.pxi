@@ -230,7 +230,7 @@ cdef bint row_tiles_win(const Plan* p, int shifted, bint down, Py_ssize_t lanes)
         return True           # parted; such planes are turned in bands, which share rows (224x224, 4x4 at stride 2: 1.28)
     if k != p.cols.taps or s != p.rows.stride or s > 2:
         return False
-    if shifted and DW_VECTOR_BYTES == 32:     # 3x3: turned planes take up to 1.8 times as long, of shorter rows 0.75 to 0.95
+    if shifted and DW_VECTOR_BYTES == 32:     # 2x2, 3x3: turned planes take up to 1.8 times as long, of shorter rows 0.75 to 0.95
         return 2 * p.cols.out > lanes
     if shifted and p.cols.dilation > 1:
         return 16 * p.cols.out > 9 * size

@@ -196,14 +196,14 @@ def grid(vector_bytes):
         for tail, stride, gap in itertools.product(tails, (1, 2), (0, 5)):  # read past the ends of rows, but not of planes
             yield Case(**common, n=2, h=3, w=8 * lanes * stride + tail, c=2, strides=(stride,) * 2, gap=gap)
         outs = sorted({max(lanes // 4, 1), max(lanes // 2, 1), *(n * lanes + k for n in (1, 2, 3) for k in (0, 1, 3)), 4 * lanes})
-        shapes = [(3, d) for d in sorted({1, 2, max(lanes // 2, 1)})] + [(5, 1), (7, 1)]
+        shapes = [(3, d) for d in sorted({1, 2, max(lanes // 2, 1)})] + [(2, 1), (4, 1), (5, 1), (7, 1)]
         for out, (k, d), (left, right) in itertools.product(outs, shapes, itertools.product((0, 1), repeat=2)):
             w, half = out + (k - 1 - (left + right) * (k // 2)) * d, k // 2  # in 1 to 4 vectors, and in half of one
             if w > 0:
                 yield Case(**common, c=3, h=5, w=w, size=(k, k), dilation=(1, d),
                            padding=((half, half), (left * half * d, right * half * d)))
-        halves = itertools.product((5, 7), (lanes + 1, lanes + lanes // 2), (0, 1), (0, 1)) if data_format == LAYOUTS[1] else ()
-        for k, out, left, right in halves:  # rows that end with half a vector
+        for k, out, left, right in itertools.product((4, 5, 7) if data_format == LAYOUTS[1] else (),
+                                                     (lanes + 1, lanes + lanes // 2), (0, 1), (0, 1)):  # half a vector at the end
             w = (out - 1) * 2 + k - (left + right) * (k // 2)
             yield Case(**common, c=3, w=w, size=(k, k), strides=(2, 2), padding=((1, 1), (left * (k // 2), right * (k // 2))))
         for workers in (1, 2):  # a row of x that no output of its phase reaches, beside those that lie in the padding alone

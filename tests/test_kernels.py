@@ -31,6 +31,14 @@ PATHS = {
     "5x5": (16, (5, 5, 1), {"padding": "same"}),
     "5x5 stride 2": (33, (5, 5, 1), {"padding": 3, "strides": 2}),
     "7x7": (17, (7, 7, 1), {"padding": "same"}),
+    "2x2": (17, (2, 2, 1), {"padding": "same"}),
+    "2x2, padding before": (18, (2, 2, 1), {"padding": ((1, 0), (1, 0))}),
+    "2x2 stride 2": (33, (2, 2, 1), {"padding": ((1, 1), (1, 1)), "strides": 2}),
+    "4x4": (17, (4, 4, 1), {"padding": "same"}),
+    "4x4, more padding before": (18, (4, 4, 1), {"padding": ((2, 1), (2, 1))}),
+    "4x4 stride 2": (33, (4, 4, 1), {"padding": ((1, 2), (1, 2)), "strides": 2}),
+    "2x2, few channels": (3, (2, 2, 1), {"padding": ((0, 1), (1, 0))}),
+    "4x4, few channels, stride 2": (3, (4, 4, 1), {"padding": ((2, 1), (2, 2)), "strides": 2}),
     "any kernel": (21, (4, 2, 1), {"padding": "same"}),
     "any kernel, stride 2": (35, (6, 7, 1), {"padding": "same", "strides": 2}),
     "any kernel, stride 3": (35, (6, 8, 1), {"padding": "same", "strides": 3}),
@@ -275,7 +283,8 @@ def test_planes_in_chunks(kernels, size):
 
 
 PARTED = {  # image, kernel, options: rows that are copied as parted rows, by what does not fit the scratch or a tile
-    "as they come": ((15, 40), (4, 4), {"strides": 2}),
+    "as they come": ((15, 40), (4, 4), {"strides": 2}),      # with AVX-512 there is a tile
+    "as they come, 4x5": ((15, 40), (4, 5), {"strides": 2}),
     "every stride": ((20, 61), (4, 5), {"strides": 3, "activation": "relu6"}),
     "stride 4": ((19, 77), (6, 9), {"strides": 4}),
     "larger strides": ((19, 77), (2, 3), {"strides": (9, 7)}),
@@ -286,6 +295,7 @@ PARTED = {  # image, kernel, options: rows that are copied as parted rows, by wh
     "wide dilation": ((5, 9000), (2, 9), {"strides": (1, 2), "dilation_rate": (1, 999)}),
     "parts of a dilation": ((18, 90), (3, 5), {"strides": (4, 6), "dilation_rate": (2, 4)}),
     "a narrow row": ((23, 5), (4, 4), {"strides": 2}),
+    "a narrow row, 6x6": ((23, 5), (6, 6), {"strides": 2}),
     "no shared rows": ((70, 300), (16, 16), {"strides": 16}),
 }
 
@@ -463,12 +473,12 @@ def test_widths_of_dilated_planes(kernels, rate):
 
 
 @pytest.mark.parametrize("strides", [1, 2, 3])
-@pytest.mark.parametrize("k", [3, 5, 7, 9, 21])
+@pytest.mark.parametrize("k", [2, 3, 4, 5, 7, 9, 21])
 def test_infinite_weights_over_padding(kernels, k, strides):
     """All but those of the middle column: no vector multiplies a number that is not there."""
     for w, c in itertools.product((3, 4, 5, 7, 16, 20, 30, 32, 47, 48, 64, 66, 96, 120, 128), (1, 3, 17)):
         x, kernel, _, _ = problem((1, 6, w * strides, c), (k, k, 1), (("padding", "same"),))
-        kernel = np.where(np.arange(k)[:, None, None] == k // 2, kernel, np.inf)
+        kernel = np.where(np.arange(k)[:, None, None] == (k - 1) // 2, kernel, np.inf)
         expected = oracle.conv(x, kernel, padding="same", strides=strides)
         for data_format, dtype in itertools.product(LAYOUTS, DTYPES):
             arrays = layout(x, data_format).astype(dtype), kernel.astype(dtype)
