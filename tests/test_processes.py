@@ -124,7 +124,7 @@ def test_small_stacks(monkeypatch):
 
 MEMORY = COMMON + """
 import resource
-x, kernel = np.random.default_rng(0).standard_normal((8, 64, 24, 24)), np.random.default_rng(1).standard_normal((4, 4, 64, 1))
+x, kernel = np.random.default_rng(0).standard_normal((8, 64, 24, 24)), np.random.default_rng(1).standard_normal((6, 6, 64, 1))
 out, options = np.empty_like(x), {"padding": "same", "data_format": "channels_first"}
 calls = [lambda workers: dwconv.depthwise_conv2d(x, kernel, out=out, workers=workers, **options),
          lambda workers: dwconv.depthwise_conv2d_input_grad(x, kernel, x.shape, out=out, workers=workers, **options)]
