@@ -4,7 +4,8 @@
  * A template like _tiles.h, included after it.  With stride 2 the even and the odd columns of x_grad see different taps of
  * the same outputs' gradients; a tile here makes 2 * T neighbouring columns of one row or two, so that each vector of the
  * gradient is loaded once for both and x_grad is written in the order of memory.  Other strides go phase by phase, through the
- * forward's tiles or, with at most 2x2 taps, along the columns (grad_sparse).  Chains are those of _tiles.h: gradients in row-major order.
+ * forward's tiles or, with at most 2x2 taps, along the columns (grad_sparse).  Chains are those of _tiles.h: gradients in
+ * row-major order.
  *
  * Refused here: everything that _tiles.h refuses, and rows: one comes with the taps that reach it already clipped, two with bits
  * of the gradient rows that exist.
@@ -75,7 +76,7 @@ typedef struct {
 #define DW_ONE_LOAD(v) (void)(v)
 #endif
 
-/* Gradients that a pair of columns, or rows, of x_grad meets: the first, where the padding has parity P, (K - 1 - P) / 2 before its own. */
+/* Gradients that a pair of columns, or rows, of x_grad meets, the first of them (K - 1 - P) / 2 before its own; P: parity of the padding. */
 #define DW_MET(K, P) (1 + (P) + ((K) - 1 - (P)) / 2)
 
 static inline int dw_grad_pairs(ptrdiff_t taps, ptrdiff_t stride, ptrdiff_t dilation) {

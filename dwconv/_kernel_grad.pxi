@@ -60,7 +60,7 @@ cdef enum:
     COPIED_ROW = 2048         # bytes of a row that is copied without AVX-512, at least
     LINE_BYTES = 24576        # of the rows of x and grad that a slide along a row touches: a share of L1
     L1_BYTES = 32768          # 64 sets of 8 lines
-    GRAD_COLUMNS = 8          # of outputs in a unit of planes as channels, about, at least
+    GRAD_COLUMNS = 8          # of outputs in a unit of planes as channels, at least
     PLANE_BYTES = 24576       # of x and grad of planes taken together: a share of L1
     RUN_BYTES = 700000        # of a unit whose successor is fetched whole, see next_pixels (measured with an L2 of 1 MB)
     FEW_LINES = 4             # strips of planes that few channels are split into, at a time
@@ -567,7 +567,7 @@ cdef inline bint rivals(const GradPlan* p, Py_ssize_t size) noexcept nogil:
 
     Of the 64 sets pixels 2 KB apart use two, pixels 512 bytes apart eight.  Below 2 KB a copy pays only where rows are used twice
     or more (AVX2, 56x56x256, 3x3: stride 1 1.24 times as fast, stride 2 0.85); with AVX-512, where kernels are cut into slides
-    that visit the pixels one after the other (28x28x256 7x7 at stride 2 2.2 times, 9x9 1.35; 7x7 at stride 1 0.88), and at
+    that visit the pixels one after the other (28x28x256 7x7 at stride 2 1.9 times, 9x9 1.5; 7x7 at stride 1 0.88), and at
     stride 4 (5x5 1.5)."""
     cdef Py_ssize_t apart = p.xw * p.cols.dilation * size
     if apart % 2048 == 0:

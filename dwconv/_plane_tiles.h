@@ -7,11 +7,11 @@
  *
  *   shifted  down the rows with K/S rows of outputs in registers: each input is loaded once, and shifted from its neighbours for the
  *            taps (rows of 56: 1.4 times as fast as loading those, which cross cache lines).  Many planes a call.  Loads per
- *            multiply-add: (S*T + 1) / (K*K*T/S), of 2x2 at stride 2 one less above, and the weights of kernels wider than 3.  3x3 also dilated, and two planes in a
- *            vector where half of it holds a row (7x7: 1.4 times as fast as planes as channels): those, but for stride 2, and 7x7
- *            kernels at stride 1 load each tap column.  Half vectors, which end rows, do so too (at stride 2 each two of them).
- *            With AVX2 2x2 and 3x3 only, and loads for all, of 3x3 (3*T + 9) / (9*T) at stride 1, (8*T + 9) / (9*T) at stride 2; 7.6 and 14
- *            cycles a vector from L1.
+ *            multiply-add: (S*T + 1) / (K*K*T/S), of 2x2 at stride 2 one less above, and the weights of kernels wider than 3.  3x3 also
+ *            dilated, and two planes in a vector where half of it holds a row (7x7: 1.4 times as fast as planes as channels): those,
+ *            but for stride 2, and 7x7 kernels at stride 1 load each tap column.  Half vectors, which end rows, do so too (at stride 2
+ *            each two of them).  With AVX2 2x2 and 3x3 only, and loads for all, of 3x3 (3*T + 9) / (9*T) at stride 1, (8*T + 9) / (9*T)
+ *            at stride 2; 7.6 and 14 cycles a vector from L1.
  *   slide    the same with loads for the taps, stride 1: other dilation, more padding, CPUs without cheap shifts.  Loads per
  *            multiply-add: (K unaligned loads of T vectors + K*K weights, of which each serves T) / (K*K*T).
  *   strip    DW_PLANE_ROWS rows of outputs at once (the last overlaps its neighbour), and along the row: for rows so long, or images so
