@@ -4,7 +4,7 @@
     x (N, C, H, W), y (N, C*M, OH, OW)     planes as channels: a vector's number of planes, turned into pixels and back; a band
                                            of whole rows or of some columns, which may see the inputs in chunks
     x (N, H, W, C), y (N, OH, OW, C)       pixels a power of two apart: some channels of each, since whole pixels share few sets
-                                           of the nearest cache
+                                           of the nearest cache; phase by phase where the kernel is dilated
 
 Part of _kernels.pyx.  The tiles are those of channels_last, so the order of sums is theirs.  Which images go these ways is
 measured: turning and copying cost several multiply-adds of every number.
@@ -35,6 +35,17 @@ cdef inline Axis columns_of(const Axis* a, Py_ssize_t out0, Py_ssize_t out1, Py_
     in0[0] = dw_min(dw_max(first, 0), a.size)
     b.size = dw_max(dw_min((out1 - 1) * a.stride - a.pad + (a.taps - 1) * a.dilation + 1, a.size) - in0[0], 0)
     b.out, b.pad = out1 - out0, in0[0] - first
+    return b
+
+
+cdef inline Axis phase_of(const Axis* a, Py_ssize_t f, Py_ssize_t* in0) noexcept nogil:
+    """Phase f as an axis without dilation, of every dilation-th input from in0[0] on."""
+    cdef Axis b = a[0]
+    cdef Phase phase = make_phase(a, f)
+    b.pad = dw_max(phase.lo, 0)
+    b.size, b.out = dw_max(phase.hi - b.pad, 0), phase.out
+    b.stride, b.dilation, b.phases = a.step, 1, 1
+    in0[0] = phase.first + b.pad * a.dilation
     return b
 
 
@@ -108,54 +119,57 @@ cdef void scratch_blocks(Plan* p, const Band* band, const real* scratch, Py_ssiz
 
 # ---- channels_last, pixels a power of two apart: they share few sets of the nearest cache ----
 
-cdef inline bint shares_sets(const Plan* p, Py_ssize_t pitch) noexcept nogil:
-    """Whether pixels `pitch` bytes apart, powers of two, lose the nearest cache to each other before a tile needs them again."""
+cdef inline bint shares_sets(const Plan* p, Py_ssize_t size, Py_ssize_t columns) noexcept nogil:
+    """Whether pixels a power of two apart, of which a row of a phase has `columns`, lose the nearest cache to each other before a
+    tile needs them again."""
+    cdef Py_ssize_t pitch = p.cols.dilation * p.xw * size
     cdef bint three = p.rows.taps == p.cols.taps == 3 and p.rows.step == p.cols.step <= 2
     if three and p.rows.step == 2 and DW_VECTOR_BYTES >= 32:
         return False          # tiles of one column, see dw_one_column
-    if DW_VECTOR_BYTES == 64 and three and p.cols.dilation * pitch % 4096 != 0:
-        return False          # in place 2 KB apart takes 0.66 to 0.98 of the time (14x14x512, 64 of them), 4 KB 1.1 to 1.6
+    # in place 2 KB apart takes 0.66 to 0.98 of the time (14x14x512, 64 of them), 4 KB 1.1 to 1.6, if pixels are 1 KB 0.63 to 1.15
+    if DW_VECTOR_BYTES == 64 and three and (pitch % 4096 != 0 or p.xw * size % 2048 != 0):
+        return False
     if DW_VECTOR_BYTES != 32:
         return pitch % 2048 == 0
-    if three and p.geometry.far > 1 and p.cols.dilation * pitch % 4096 != 0:
+    if three and p.geometry.far > 1 and pitch % 4096 != 0:
         return False          # see in_order of _tiles.h
     if p.rows.taps * p.cols.taps <= 9:   # takes all channels in turn: the pixels of one tile
-        return p.cols.dilation * pitch % 2048 == 0
+        return pitch % 2048 == 0
     # half a line at a time: the rows that the kernel spans, in a cache of 8 ways of 64 lines (28x28x256 5x5: 1.6 times as fast)
-    return pitch % 512 == 0 and ((p.rows.taps - 1) * p.rows.dilation + 1) * p.cols.size * gcd(64, pitch // 64) > 8 * 64
+    return pitch % 512 == 0 and p.rows.taps * columns * gcd(64, pitch // 64) > 8 * 64
 
 
 cdef Py_ssize_t staged_rows(Plan* p, Py_ssize_t size) noexcept nogil:
-    """Output rows whose input rows fit the scratch, p.staged bytes of each pixel, which is set; 0 where that does not help."""
-    cdef Py_ssize_t span = (p.rows.taps - 1) * p.rows.dilation + 1, shared = span - p.rows.stride, most = 1, rest, rows
-    cdef bint small = p.rows.taps * p.cols.taps <= 9 and (p.rows.dilation == 1 or p.xw * size % 2048 != 0)
+    """Output rows of a phase whose inputs fit the scratch, p.staged bytes of each, which is set; 0 where that does not help."""
+    cdef Py_ssize_t span = p.rows.taps, shared = span - p.rows.step, most = 1, rest, rows
+    cdef Py_ssize_t inputs = dw_ceil_div(p.rows.size, p.rows.dilation), columns = dw_ceil_div(p.cols.size, p.cols.dilation)
+    cdef bint small = p.rows.taps * p.cols.taps <= 9
     if (p.xw == 0 or p.channels * size < DW_VECTOR_BYTES or p.rows.taps * p.cols.taps == 1
-            or p.repeat > 1 or not DW_VECTOR_BYTES or not shares_sets(p, p.xw * size)):
+            or p.repeat > 1 or not DW_VECTOR_BYTES or not shares_sets(p, size, columns)):
         return 0
     # from memory: to wait for every line takes longer than any copy (AVX2, 24 x 14x14x1024 5x5: 18 ms, copied 5.6), but not with
     # AVX-512 in 3x3 tiles, which read in order, and larger ones over pixels 2 KB apart (12 x 28x28x512 7x7: copied 0.66)
-    if p.geometry.stream and DW_VECTOR_BYTES == 64 and (p.rows.taps * p.cols.taps <= 9 or p.xw * size % 4096 != 0):
+    if p.geometry.stream and DW_VECTOR_BYTES == 64 and (small or p.xw * size % 4096 != 0):
         return 0
     # rows of a band to those that it shares with others, which are copied twice: the less a copy serves, the more of them
-    if p.rows.stride > 1:
+    if p.rows.step > 1:
         most = 16 if small else 2
     elif small:
         most = 3
     # a visit to a pixel takes as many bytes as fit with the whole map or many rows of it, be the scratch larger than L1 (1024
     # channels, 3x3: 10x10 1.33 times as fast as with 128 bytes, 14x14 1.25); larger kernels load what is there more often,
     # and at stride 2 less of it (14x14x512 5x5 0.93 with 256)
-    if p.rows.taps * p.cols.taps <= 9:
-        p.staged = 4 * STAGED_BYTES if p.cols.dilation % 4 else STAGED_BYTES     # taps are so many times further apart there
+    if small:
+        p.staged = 4 * STAGED_BYTES
     else:
-        p.staged = (2 if p.rows.stride == 1 or p.rows.size * p.cols.size <= 64 else 1) * STAGED_BYTES
+        p.staged = (2 if p.rows.step == 1 or inputs * columns <= 64 else 1) * STAGED_BYTES
     while True:
-        rest = (SCRATCH_BYTES - weight_room(p)) // p.staged // p.cols.size
-        if p.rows.size <= rest:
-            return p.rows.out
-        rows = (rest - span) // p.rows.stride + 1 if rest >= span else 0
-        if (rows >= p.rows.phases
-                and rows * p.rows.stride >= (dw_max(most, 3) if p.staged > STAGED_BYTES else most) * shared + (most == 1)):
-            return rows // p.rows.phases * p.rows.phases
+        rest = (SCRATCH_BYTES - weight_room(p)) // p.staged // columns
+        if inputs <= rest:
+            return dw_ceil_div(p.rows.out, p.rows.phases)
+        rows = (rest - span) // p.rows.step + 1 if rest >= span else 0
+        if rows and rows * p.rows.step >= (dw_max(most, 3) if p.staged > STAGED_BYTES else most) * shared + (most == 1):
+            return rows
         if p.staged <= (STAGED_BYTES if most > 1 else STAGED_BYTES // 2):
             return 0
         p.staged //= 2
@@ -163,41 +177,51 @@ cdef Py_ssize_t staged_rows(Plan* p, Py_ssize_t size) noexcept nogil:
 
 cdef void staged_task(const Plan* shared, Py_ssize_t task, const real* x, const real* w, const real* bias, real* y,
                       real* scratch) noexcept nogil:
-    """One image, one band of rows, one group of channels; p.staged bytes of them at a time."""
+    """One image, one band of rows of each phase, one group of channels; p.staged bytes of them at a time, phase by phase."""
     cdef Plan p = shared[0]
-    cdef Band band = band_of(&p, task // p.groups % p.bands)
-    cdef Py_ssize_t lanes = lanes_of(sizeof(real)), step = p.staged // <Py_ssize_t> sizeof(real), c, channels, r
-    cdef Py_ssize_t chunks = dw_ceil_div(p.channels - p.start, step), group = task % p.groups
+    cdef Band band
+    cdef Py_ssize_t lanes = lanes_of(sizeof(real)), step = p.staged // <Py_ssize_t> sizeof(real), c, channels, r, fh, fw
+    cdef Py_ssize_t chunks = dw_ceil_div(p.channels - p.start, step), group = task % p.groups, row0 = 0, col0 = 0
     cdef Py_ssize_t at = p.start + chunks * group // p.groups * step, end = p.start + chunks * (group + 1) // p.groups * step
-    cdef real* copied
+    cdef const real* near
     cdef const real* own
+    cdef const real* from_row
+    cdef real* copied
     x += task // (p.groups * p.bands) * p.xn
     y += task // (p.groups * p.bands) * p.yn
     while at < end:
         c = dw_max(dw_min(at, p.channels - lanes), 0)
         at += step
         channels = dw_max(dw_min(at, p.channels) - c, lanes)      # the first chunk may be cut by the alignment
-        for r in range(band.in0, band.in1):
-            copied = scratch + (r - band.in0) * p.cols.size * channels
-            if real is float:
-                copy_pixels_f32(x + r * p.xh + c, p.cols.size, p.xw, channels, copied, shared.geometry.far)
-            else:
-                copy_pixels_f64(x + r * p.xh + c, p.cols.size, p.xw, channels, copied, shared.geometry.far)
         own = bias + c if bias else bias
-        scratch_blocks(&p, &band, scratch, channels, near_weights(&p, w + c, own, channels, scratch), own, y + c, p.yh, p.yw)
+        near = near_weights(&p, w + c, own, channels, scratch)
+        for fh in range(shared.rows.phases):
+            p.rows = phase_of(&shared.rows, fh, &row0)
+            band = band_of(&p, task // p.groups % p.bands)
+            for fw in range(shared.cols.phases):
+                p.cols = phase_of(&shared.cols, fw, &col0)
+                for r in range(band.in0, band.in1):
+                    from_row = x + (row0 + r * shared.rows.dilation) * p.xh + col0 * p.xw + c
+                    copied = scratch + (r - band.in0) * p.cols.size * channels
+                    if real is float:
+                        copy_pixels_f32(from_row, p.cols.size, shared.cols.dilation * p.xw, channels, copied, shared.geometry.far)
+                    else:
+                        copy_pixels_f64(from_row, p.cols.size, shared.cols.dilation * p.xw, channels, copied, shared.geometry.far)
+                scratch_blocks(&p, &band, scratch, channels, near, own, y + fh * p.yh + fw * p.yw + c, shared.rows.phases * p.yh,
+                               shared.cols.phases * p.yw)
 
 
 cdef void run_staged(Plan* p, const real* x, const real* w, const real* bias, real* y, real* scratch, Py_ssize_t rows,
                      int workers) noexcept nogil:
-    """rows: of a band at most, whole turns of the row phases; p.staged: bytes of each pixel at a time."""
+    """rows: of a phase, of a band at most; p.staged: bytes of each pixel at a time."""
     cdef Py_ssize_t task, tasks, turns = dw_ceil_div(p.rows.out, p.rows.phases)
     fill_geometry(p)
-    if p.rows.stride > 1:     # more of x is loaded than of y stored
+    if p.rows.step > 1:       # more of x is loaded than of y stored
         set_blocks(p, x, p.xw | p.xh | p.xn, 8, False)
     else:
         set_blocks(p, y, p.yw | p.yh | p.yn, 8, False)
     p.geometry.sw = p.cols.step
-    p.bands = dw_ceil_div(p.rows.out, rows)
+    p.bands = dw_ceil_div(turns, rows)
     p.groups = 1
     if p.bands == 1 and share_channels(p, (p.channels - p.start) // (p.staged // <Py_ssize_t> sizeof(real)), workers):
         p.groups = workers

@@ -383,6 +383,18 @@ def test_pixels_apart(kernels, options):
     check((1, 7, 40, 512), (3, 3, 1), padding="same", strides=3)
 
 
+@pytest.mark.parametrize(("shape", "size", "options"), [
+    ((2, 9, 14, 1024), (3, 3), {"padding": ((9, 2), (3, 12)), "dilation_rate": (4, 3)}),       # phases without inputs
+    ((1, 20, 17, 512), (5, 3), {"padding": 5, "strides": (2, 3), "dilation_rate": (4, 2)}),    # a factor in common
+    ((1, 40, 66, 1024), (3, 3), {"padding": "same", "dilation_rate": 2}),                      # several bands of each
+    ((1, 31, 34, 256), (5, 5), {"padding": "same", "dilation_rate": (3, 8)}),
+    ((1, 23, 41, 512), (7, 7), {"padding": 6, "strides": 2, "dilation_rate": 3}),
+], ids=str)
+def test_phases_of_pixels_apart(kernels, shape, size, options):
+    """Each phase of a dilation goes through the scratch by itself, whether it has inputs or not."""
+    check(shape, (*size, 1), **options)
+
+
 def placed(array, address):
     """A copy of the array that starts as far into a page as the address does."""
     raw = np.empty(array.nbytes + 4096, np.uint8)
