@@ -170,7 +170,7 @@ cdef Py_ssize_t staged_rows(Plan* p, Py_ssize_t size) noexcept nogil:
         rows = (rest - span) // p.rows.step + 1 if rest >= span else 0
         if rows and rows * p.rows.step >= (dw_max(most, 3) if p.staged > STAGED_BYTES else most) * shared + (most == 1):
             return rows
-        if p.staged <= (STAGED_BYTES if most > 1 else STAGED_BYTES // 2):
+        if p.staged <= (STAGED_BYTES if small else STAGED_BYTES // 2):
             return 0
         p.staged //= 2
 
