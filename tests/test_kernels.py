@@ -389,9 +389,11 @@ def test_pixels_apart(kernels, options):
     ((1, 40, 66, 1024), (3, 3), {"padding": "same", "dilation_rate": 2}),                      # several bands of each
     ((1, 31, 34, 256), (5, 5), {"padding": "same", "dilation_rate": (3, 8)}),
     ((1, 23, 41, 512), (7, 7), {"padding": 6, "strides": 2, "dilation_rate": 3}),
+    ((1, 18, 70, 512), (9, 9), {"padding": "same"}),                                           # bands that share most rows
+    ((1, 9, 20, 256), (9, 9), {"padding": "same", "strides": 2}),
 ], ids=str)
-def test_phases_of_pixels_apart(kernels, shape, size, options):
-    """Each phase of a dilation goes through the scratch by itself, whether it has inputs or not."""
+def test_bands_of_pixels_apart(kernels, shape, size, options):
+    """Each phase of a dilation goes through the scratch by itself, whether it has inputs or not; so do large kernels."""
     check(shape, (*size, 1), **options)
 
 
