@@ -147,6 +147,9 @@ cdef Py_ssize_t staged_rows(Plan* p, Py_ssize_t size) noexcept nogil:
     if (p.xw == 0 or p.channels * size < DW_VECTOR_BYTES or p.rows.taps * p.cols.taps == 1
             or p.repeat > 1 or not DW_VECTOR_BYTES or not shares_sets(p, size, columns)):
         return 0
+    # so few columns of a phase serve too few multiply-adds (33x33x1024 3x3 dilated by 12: copied 442 us, in place 257)
+    if p.cols.dilation > 1 and columns < (6 if small else p.cols.taps):
+        return 0
     # from memory: to wait for every line takes longer than any copy (AVX2, 24 x 14x14x1024 5x5: 18 ms, copied 5.6), but not with
     # AVX-512 in 3x3 tiles, which read in order, and larger ones over pixels 2 KB apart (12 x 28x28x512 7x7: copied 0.66)
     if p.geometry.stream and DW_VECTOR_BYTES == 64 and (small or p.xw * size % 4096 != 0):

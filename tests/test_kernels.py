@@ -384,16 +384,18 @@ def test_pixels_apart(kernels, options):
 
 
 @pytest.mark.parametrize(("shape", "size", "options"), [
-    ((2, 9, 14, 1024), (3, 3), {"padding": ((9, 2), (3, 12)), "dilation_rate": (4, 3)}),       # phases without inputs
+    ((2, 3, 20, 1024), (3, 3), {"padding": ((9, 2), (5, 12)), "dilation_rate": (4, 3)}),       # row phases without inputs
+    ((1, 3, 3, 512), (5, 2), {"padding": ((9, 9), (4, 3)), "dilation_rate": (4, 2)}),          # column phases of one or two
     ((1, 20, 17, 512), (5, 3), {"padding": 5, "strides": (2, 3), "dilation_rate": (4, 2)}),    # a factor in common
-    ((1, 40, 66, 1024), (3, 3), {"padding": "same", "dilation_rate": 2}),                      # several bands of each
+    ((1, 29, 65, 512), (3, 3), {"padding": "same", "dilation_rate": 2}),                       # several bands of each
+    ((1, 15, 240, 256), (5, 5), {"padding": "same", "strides": 3, "dilation_rate": 2}),        # ... one without outputs
     ((1, 31, 34, 256), (5, 5), {"padding": "same", "dilation_rate": (3, 8)}),
     ((1, 23, 41, 512), (7, 7), {"padding": 6, "strides": 2, "dilation_rate": 3}),
     ((1, 18, 70, 512), (9, 9), {"padding": "same"}),                                           # bands that share most rows
     ((1, 9, 20, 256), (9, 9), {"padding": "same", "strides": 2}),
 ], ids=str)
 def test_bands_of_pixels_apart(kernels, shape, size, options):
-    """Each phase of a dilation goes through the scratch by itself, whether it has inputs or not; so do large kernels."""
+    """Each phase of a dilation by itself, whether it has inputs or not; large kernels in bands that share most of their rows."""
     check(shape, (*size, 1), **options)
 
 
