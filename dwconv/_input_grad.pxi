@@ -234,7 +234,7 @@ cdef void near_task(const Plan* p, Py_ssize_t task, const real* x, const real* w
     """One image, one band of rows; p.staged bytes of channels at a time."""
     cdef Plan near = p[0]
     cdef Py_ssize_t lanes = lanes_of(sizeof(real)), step = p.staged // <Py_ssize_t> sizeof(real), at = p.start
-    cdef Py_ssize_t taps = p.rows.taps * p.cols.taps, band = task % p.bands, n = task // p.bands, c, channels, out0, r
+    cdef Py_ssize_t taps = p.rows.taps * p.cols.taps, band = task % p.bands, n = task // p.bands, c, channels, out0
     cdef Py_ssize_t units = dw_ceil_div(p.rows.size, p.rows.stride), r0 = units * band // p.bands * p.rows.stride
     cdef Axis rows = window(&p.rows, r0, dw_min(units * (band + 1) // p.bands * p.rows.stride, p.rows.size), &out0)
     cdef real* copied = scratch + taps * step
@@ -244,15 +244,8 @@ cdef void near_task(const Plan* p, Py_ssize_t task, const real* x, const real* w
         c = dw_max(dw_min(at, p.channels - lanes), 0)
         channels = dw_min(at + step, p.channels) - c
         near.xh, near.xw, near.wh, near.ww = p.cols.out * channels, channels, p.cols.taps * channels, channels
-        if real is float:
-            copy_pixels_f32(w + c, taps, p.ww, channels, scratch, False)
-        else:
-            copy_pixels_f64(w + c, taps, p.ww, channels, scratch, False)
-        for r in range(rows.out):
-            if real is float:
-                copy_pixels_f32(x + r * p.xh + c, p.cols.out, p.xw, channels, copied + r * near.xh, p.geometry.far)
-            else:
-                copy_pixels_f64(x + r * p.xh + c, p.cols.out, p.xw, channels, copied + r * near.xh, p.geometry.far)
+        copy_pixels(w + c, 1, 0, taps, p.ww, channels, scratch, False)
+        copy_pixels(x + c, rows.out, p.xh, p.cols.out, p.xw, channels, copied, p.geometry.far)
         grad_window(&near, &rows, &p.cols, copied, scratch, y + c, at - c, dw_ceil_div(c + channels - at, lanes), channels)
         at += step
 

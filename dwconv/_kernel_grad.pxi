@@ -48,8 +48,10 @@ cdef extern from *:
     bint dw_grad_splits(Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     void grad_store_split_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*, Py_ssize_t) nogil
     void grad_store_split_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*, Py_ssize_t) nogil
-    void pack_pixels_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*) nogil
-    void pack_pixels_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*) nogil
+    void pack_pixels_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                         float*) nogil
+    void pack_pixels_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                         double*) nogil
     void copy_rows_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*) nogil
     void copy_rows_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*) nogil
     void grad_add_f32(float*, const float*, Py_ssize_t) nogil
@@ -179,17 +181,13 @@ cdef inline void collect(const real* const* planes, Py_ssize_t at, Py_ssize_t ro
 cdef inline void pack(const real* x, Py_ssize_t rows, Py_ssize_t row, Py_ssize_t cols, Py_ssize_t pixel, Py_ssize_t first,
                       Py_ssize_t channels, Py_ssize_t repeat, Py_ssize_t width, real* block, bint far) noexcept nogil:
     """Rows that lie `row` apart, `width` of their channels from `first` on, of which `repeat` share one of x."""
-    cdef Py_ssize_t r, lanes = lanes_of(sizeof(real))
-    for r in range(rows):
-        if repeat == 1 and channels >= lanes:
-            if real is float:
-                copy_pixels_f32(x + r * row + first, cols, pixel, width, block + r * cols * width, far)
-            else:
-                copy_pixels_f64(x + r * row + first, cols, pixel, width, block + r * cols * width, far)
-        elif real is float:
-            pack_pixels_f32(x + r * row, cols, pixel, first, dw_min(lanes, channels - first), repeat, block + r * cols * lanes)
-        else:
-            pack_pixels_f64(x + r * row, cols, pixel, first, dw_min(lanes, channels - first), repeat, block + r * cols * lanes)
+    cdef Py_ssize_t lanes = lanes_of(sizeof(real))
+    if repeat == 1 and channels >= lanes:
+        copy_pixels(x + first, rows, row, cols, pixel, width, block, far)
+    elif real is float:
+        pack_pixels_f32(x, rows, row, cols, pixel, first, dw_min(lanes, channels - first), repeat, block)
+    else:
+        pack_pixels_f64(x, rows, row, cols, pixel, first, dw_min(lanes, channels - first), repeat, block)
 
 
 cdef inline void add_copied(const GradPlan* p, dw_grad* g, const Unit* u, const real* x, const real* grad, real* acc,

@@ -13,8 +13,8 @@ Refused here: argument checks, scratch beyond SCRATCH_BYTES a worker, planes wit
 """
 
 cdef extern from *:
-    void copy_pixels_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*, bint) nogil
-    void copy_pixels_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*, bint) nogil
+    void copy_pixels_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*, bint) nogil
+    void copy_pixels_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*, bint) nogil
     void gather_planes_f32(const float* const*, Py_ssize_t, Py_ssize_t, float*, bint) nogil
     void gather_planes_f64(const double* const*, Py_ssize_t, Py_ssize_t, double*, bint) nogil
     void scatter_planes_f32(const float*, Py_ssize_t, float*, Py_ssize_t, Py_ssize_t) nogil
@@ -72,6 +72,14 @@ cdef inline Py_ssize_t weight_room(const Plan* p) noexcept nogil:
     return room if room <= WEIGHT_BYTES else 0
 
 
+cdef inline void copy_pixels(const real* x, Py_ssize_t rows, Py_ssize_t row, Py_ssize_t cols, Py_ssize_t pixel,
+                             Py_ssize_t channels, real* block, bint far) noexcept nogil:
+    if real is float:
+        copy_pixels_f32(x, rows, row, cols, pixel, channels, block, far)
+    else:
+        copy_pixels_f64(x, rows, row, cols, pixel, channels, block, far)
+
+
 cdef inline const real* near_weights(Plan* p, const real* w, const real* bias, Py_ssize_t channels,
                                      real* scratch) noexcept nogil:
     """The weights of some channels, at the end of the scratch if they fit, packed where tiles want that: tiles load them often,
@@ -88,10 +96,7 @@ cdef inline const real* near_weights(Plan* p, const real* w, const real* bias, P
         return scratch
     if p.wh != p.cols.taps * p.ww:
         return w
-    if real is float:
-        copy_pixels_f32(w, taps, p.ww, channels, scratch, False)
-    else:
-        copy_pixels_f64(w, taps, p.ww, channels, scratch, False)
+    copy_pixels(w, 1, 0, taps, p.ww, channels, scratch, False)
     g.wh, g.ww = p.cols.taps * channels, channels
     return scratch
 
@@ -120,16 +125,17 @@ cdef void scratch_blocks(Plan* p, const Band* band, const real* scratch, Py_ssiz
 # ---- channels_last, pixels a power of two apart: they share few sets of the nearest cache ----
 
 cdef inline bint shares_sets(const Plan* p, Py_ssize_t size, Py_ssize_t columns) noexcept nogil:
-    """Whether pixels a power of two apart, of which a row of a phase has `columns`, lose the nearest cache to each other before a
-    tile needs them again."""
+    """Whether the pixels that neighbouring taps see, a power of two apart, lose the nearest cache to each other before a tile
+    needs them again.  columns: of a row of a phase."""
     cdef Py_ssize_t pitch = p.cols.dilation * p.xw * size
     cdef bint three = p.rows.taps == p.cols.taps == 3 and p.rows.step == p.cols.step <= 2
     if three and p.rows.step == 2 and DW_VECTOR_BYTES >= 32:
         return False          # tiles of one column, see dw_one_column
-    # in place 2 KB apart takes 0.66 to 0.98 of the time (14x14x512, 64 of them), 4 KB 1.1 to 1.6, if pixels are 1 KB 0.63 to 1.15
+    # in place 2 KB apart takes 0.66 to 0.98 of the time (14x14x512, 64 of them), 4 KB 1.1 to 1.6, but for dilated pixels that lie
+    # 1 KB apart 0.63 to 1.15
     if DW_VECTOR_BYTES == 64 and three and (pitch % 4096 != 0 or p.xw * size % 2048 != 0):
         return False
-    if DW_VECTOR_BYTES != 32:   # larger kernels from 1 KB on (28x28x256 9x9 1.13 times as fast, 7x7 at stride 2 0.98)
+    if DW_VECTOR_BYTES != 32:   # from 1 KB on 9x9 kernels are 1.13 times as fast (28x28x256), 7x7 at stride 2 0.98
         return pitch % (1024 if p.rows.taps * p.cols.taps > 49 else 2048) == 0
     if three and p.geometry.far > 1 and pitch % 4096 != 0:
         return False          # see in_order of _tiles.h
@@ -141,7 +147,7 @@ cdef inline bint shares_sets(const Plan* p, Py_ssize_t size, Py_ssize_t columns)
 
 cdef Py_ssize_t staged_rows(Plan* p, Py_ssize_t size) noexcept nogil:
     """Output rows of a phase whose inputs fit the scratch, p.staged bytes of each, which is set; 0 where that does not help."""
-    cdef Py_ssize_t span = p.rows.taps, shared = span - p.rows.step, most = 1, rest, rows
+    cdef Py_ssize_t span = p.rows.taps, shared = span - p.rows.step, most = 1, rest, rows, served
     cdef Py_ssize_t inputs = dw_ceil_div(p.rows.size, p.rows.dilation), columns = dw_ceil_div(p.cols.size, p.cols.dilation)
     cdef bint small = p.rows.taps * p.cols.taps <= 9
     if (p.xw == 0 or p.channels * size < DW_VECTOR_BYTES or p.rows.taps * p.cols.taps == 1
@@ -171,48 +177,42 @@ cdef Py_ssize_t staged_rows(Plan* p, Py_ssize_t size) noexcept nogil:
         if inputs <= rest:
             return dw_ceil_div(p.rows.out, p.rows.phases)
         rows = (rest - span) // p.rows.step + 1 if rest >= span else 0
-        if rows and rows * p.rows.step >= (dw_max(most, 3) if p.staged > STAGED_BYTES else most) * shared + (most == 1):
+        served = rows * p.rows.step
+        if rows and served >= (dw_max(most, 3) if p.staged > STAGED_BYTES else most) * shared + (most == 1):
             return rows
         if p.staged <= (STAGED_BYTES if small else STAGED_BYTES // 2):
-            # large kernels pay for more copies than that (56x56x512 9x9 2.0 times as fast, 9x9 at stride 3 1.4)
-            return rows if not small and rows * p.rows.step * p.rows.taps * p.cols.taps >= 24 * shared else 0
+            # more taps pay for more copies, one about 24 multiply-adds (56x56x512 9x9 2.0 times as fast, 9x9 at stride 3 1.4)
+            return rows if not small and served * p.rows.taps * p.cols.taps >= 24 * shared else 0
         p.staged //= 2
 
 
 cdef void staged_task(const Plan* shared, Py_ssize_t task, const real* x, const real* w, const real* bias, real* y,
                       real* scratch) noexcept nogil:
-    """One image, one band of rows of each phase, one group of channels; p.staged bytes of them at a time, phase by phase."""
+    """One image, one phase of its rows, one band of these, one group of channels; p.staged bytes of them at a time."""
     cdef Plan p = shared[0]
     cdef Band band
-    cdef Py_ssize_t lanes = lanes_of(sizeof(real)), step = p.staged // <Py_ssize_t> sizeof(real), c, channels, r, fh, fw
+    cdef Py_ssize_t lanes = lanes_of(sizeof(real)), step = p.staged // <Py_ssize_t> sizeof(real), c, channels, fw
     cdef Py_ssize_t chunks = dw_ceil_div(p.channels - p.start, step), group = task % p.groups, row0 = 0, col0 = 0
     cdef Py_ssize_t at = p.start + chunks * group // p.groups * step, end = p.start + chunks * (group + 1) // p.groups * step
+    cdef Py_ssize_t fh = task // (p.groups * p.bands) % p.rows.phases, n = task // (p.groups * p.bands * p.rows.phases)
     cdef const real* near
     cdef const real* own
-    cdef const real* from_row
-    cdef real* copied
-    x += task // (p.groups * p.bands) * p.xn
-    y += task // (p.groups * p.bands) * p.yn
+    p.rows = phase_of(&shared.rows, fh, &row0)
+    band = band_of(&p, task // p.groups % p.bands)
+    x += n * p.xn + (row0 + band.in0 * shared.rows.dilation) * p.xh
+    y += n * p.yn + fh * p.yh
     while at < end:
         c = dw_max(dw_min(at, p.channels - lanes), 0)
         at += step
         channels = dw_max(dw_min(at, p.channels) - c, lanes)      # the first chunk may be cut by the alignment
         own = bias + c if bias else bias
-        near = near_weights(&p, w + c, own, channels, scratch)
-        for fh in range(shared.rows.phases):
-            p.rows = phase_of(&shared.rows, fh, &row0)
-            band = band_of(&p, task // p.groups % p.bands)
-            for fw in range(shared.cols.phases):
-                p.cols = phase_of(&shared.cols, fw, &col0)
-                for r in range(band.in0, band.in1):
-                    from_row = x + (row0 + r * shared.rows.dilation) * p.xh + col0 * p.xw + c
-                    copied = scratch + (r - band.in0) * p.cols.size * channels
-                    if real is float:
-                        copy_pixels_f32(from_row, p.cols.size, shared.cols.dilation * p.xw, channels, copied, shared.geometry.far)
-                    else:
-                        copy_pixels_f64(from_row, p.cols.size, shared.cols.dilation * p.xw, channels, copied, shared.geometry.far)
-                scratch_blocks(&p, &band, scratch, channels, near, own, y + fh * p.yh + fw * p.yw + c, shared.rows.phases * p.yh,
-                               shared.cols.phases * p.yw)
+        near = near_weights(&p, w + c, own, channels, scratch)    # once: all phases have the same taps
+        for fw in range(shared.cols.phases):
+            p.cols = phase_of(&shared.cols, fw, &col0)
+            copy_pixels(x + col0 * p.xw + c, band.in1 - band.in0, shared.rows.dilation * p.xh, p.cols.size,
+                        shared.cols.dilation * p.xw, channels, scratch, shared.geometry.far)
+            scratch_blocks(&p, &band, scratch, channels, near, own, y + fw * p.yw + c, shared.rows.phases * p.yh,
+                           shared.cols.phases * p.yw)
 
 
 cdef void run_staged(Plan* p, const real* x, const real* w, const real* bias, real* y, real* scratch, Py_ssize_t rows,
@@ -229,9 +229,9 @@ cdef void run_staged(Plan* p, const real* x, const real* w, const real* bias, re
     p.groups = 1
     if p.bands == 1 and share_channels(p, (p.channels - p.start) // (p.staged // <Py_ssize_t> sizeof(real)), workers):
         p.groups = workers
-    p.bands = even_shares(p.bands, dw_max(p.bands, turns // 2), p.images * p.groups, workers)
-    p.bands = for_rounds(p, p.bands, turns, p.images, workers)
-    tasks = p.images * p.bands * p.groups
+    p.bands = even_shares(p.bands, dw_max(p.bands, turns // 2), p.images * p.rows.phases * p.groups, workers)
+    p.bands = for_rounds(p, p.bands, turns, p.images * p.rows.phases, workers)
+    tasks = p.images * p.rows.phases * p.bands * p.groups
     while next_round(&p.watch, tasks, workers):
         if workers <= 1:
             for task in range(p.watch.begin, p.watch.end):

@@ -1161,15 +1161,26 @@ static void DW(row_block)(DW_ROW_ARGUMENTS, ptrdiff_t planes, ptrdiff_t xc, ptrd
     for (; planes > 0; planes--, x += xc, w++, y += yc, bias += bias != NULL) DW(row_plane)(g, x, w, bias, y, r0, r1);
 }
 
-/* `channels` numbers, at least a vector, of pixels `pitch` apart, as pixels without gaps.  far: as many after them are fetched for
- * the next call. */
-static void DW(copy_pixels)(const REAL *x, ptrdiff_t pixels, ptrdiff_t pitch, ptrdiff_t channels, REAL *out, const int far) {
-    for (; pixels > 0; pixels--, x += pitch, out += channels)
-        for (ptrdiff_t c = 0; c < channels; c += LANES) {
-            const ptrdiff_t at = dw_min(c, channels - LANES);
-            DW(store)(out + at, DW(load)(x + at));
-            if (far) DW_PREFETCH(x + at + channels, 0);
+/* `channels` numbers, at least a vector, of pixels `pixel` apart in rows `row` apart, as pixels without gaps.  far: as many after
+ * them are fetched, for the call that takes the next channels. */
+DW_INLINE void DW(copy_each)(const REAL *x, ptrdiff_t rows, ptrdiff_t row, ptrdiff_t cols, ptrdiff_t pixel, ptrdiff_t channels,
+                             REAL *out, const int far) {
+    const ptrdiff_t last = channels - LANES;
+    for (; rows > 0; rows--, x += row)
+        for (ptrdiff_t col = 0; col < cols; col++, out += channels) {
+            const REAL *const p = x + col * pixel;
+            for (ptrdiff_t c = 0; c < last; c += LANES) {
+                DW(store)(out + c, DW(load)(p + c));
+                if (far) DW_PREFETCH(p + channels + c, 0);
+            }
+            DW(store)(out + last, DW(load)(p + last));
+            if (far) DW_PREFETCH(p + channels + last, 0);
         }
+}
+static void DW(copy_pixels)(const REAL *x, ptrdiff_t rows, ptrdiff_t row, ptrdiff_t cols, ptrdiff_t pixel, ptrdiff_t channels,
+                            REAL *out, const int far) {
+    if (far) DW(copy_each)(x, rows, row, cols, pixel, channels, out, 1);
+    else DW(copy_each)(x, rows, row, cols, pixel, channels, out, 0);
 }
 
 /* ---- planes as channels: `pixels` numbers of each of LANES planes to a run of vectors, and back ---- */

@@ -394,9 +394,11 @@ def test_pixels_apart(kernels, options):
     ((1, 18, 70, 512), (9, 9), {"padding": "same"}),                                           # bands that share most rows
     ((1, 9, 20, 256), (9, 9), {"padding": "same", "strides": 2}),
 ], ids=str)
-def test_bands_of_pixels_apart(kernels, shape, size, options):
+def test_bands_of_pixels_apart(kernels, threaded, shape, size, options):
     """Each phase of a dilation by itself, whether it has inputs or not; large kernels in bands that share most of their rows."""
-    check(shape, (*size, 1), **options)
+    for workers in (1, 3):
+        with dwconv.set_workers(workers):
+            check(shape, (*size, 1), **options)
 
 
 def placed(array, address):
