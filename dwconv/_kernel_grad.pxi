@@ -588,14 +588,25 @@ cdef inline bint rival_rows(const GradPlan* p, Py_ssize_t apart) noexcept nogil:
     return apart >= COPIED_ROW
 
 
+cdef inline Py_ssize_t fitting_rows(const GradPlan* p, Py_ssize_t pixel) noexcept nogil:
+    """How many rows of outputs fit the scratch, `pixel` bytes of each number of channels, with the rows of x that they see."""
+    cdef Py_ssize_t rest = SCRATCH_BYTES // pixel - (p.rows.taps - p.rows.step) * p.cols.size
+    return rest // (p.rows.step * p.cols.size + (0 if p.in_place else p.cols.out))
+
+
+cdef inline bint any_rows(const GradPlan* p) noexcept nogil:
+    """Whether any rows of a unit of pixels may be taken by themselves in the same order of sums: of one phase of columns, where
+    they are not taken in strips."""
+    return p.cols.phases == 1 and not (p.taps == 9 and p.cols.taps == 3 and p.rows.step == p.cols.step == 1
+                                       and p.cols.out <= DW_STRIPED)
+
+
 cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) noexcept nogil:
     """By geometry only, since rows and channels add in orders of their own."""
-    cdef Py_ssize_t rest = SCRATCH_BYTES // (p.lanes * size) - (p.rows.taps - p.rows.step) * p.cols.size
     cdef Py_ssize_t rows = dw_ceil_div(p.rows.out, p.rows.phases), unit = TERMS // dw_max(p.cols.out, 1)
-    cdef bint strips = p.taps == 9 and p.cols.taps == 3 and p.rows.step == p.cols.step == 1 and p.cols.out <= DW_STRIPED
     # slides take each number of grad once (of 7x7 taps thrice, 1.1 times; without AVX-512 of 5x5 thrice, 0.94 to 1.1)
     p.in_place = last and p.repeat == 1 and p.channels >= p.lanes and p.rows.taps <= (7 if DW_VECTOR_BYTES == 64 else 3)
-    p.fit = rest // (p.rows.step * p.cols.size + (0 if p.in_place else p.cols.out))
+    p.fit = fitting_rows(p, p.lanes * size)
     p.shifted, p.down, p.few = 0, 1, False
     # of longer rows than half a vector, but not from memory, where columns are taken 64 at a time (2000x2000x4: 0.6)
     if (last and p.cols.dilation == 1 and p.lanes < 2 * p.cols.out and not p.stream
@@ -609,11 +620,10 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
             return ROWS
         if p.fit > 0 and p.taps > 9 and (p.channels < p.lanes or p.repeat > 1):
             return PACKED
-        # a copy of a unit, or of rows of one phase of columns that are not taken in strips, has the same order of sums; units
-        # copy again what they share, so those of small kernels must be high (3x3: 6 rows of 80 1.15 times as fast, 4 rows of 112
-        # 0.91 to 1.07)
+        # units copy again what they share, so those of small kernels must be high (3x3: 6 rows of 80 1.15 times as fast, 4 rows
+        # of 112 0.91 to 1.07)
         if (rivals(p, size) and p.repeat == 1 and (2 * p.fit >= rows or dw_min(p.fit, unit) * p.taps >= 45)
-                and (p.fit >= rows or p.cols.phases == 1 and (p.fit >= unit or not strips))
+                and (p.fit >= rows or p.cols.phases == 1 and (p.fit >= unit or any_rows(p)))
                 and p.cols.out <= near_columns(p) and (p.cols.taps > 1 or p.rows.taps == 1)):
             return PACKED
         return CHANNELS
@@ -631,9 +641,31 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
     return ROWS
 
 
+cdef inline void set_together(GradPlan* p, Py_ssize_t size, Py_ssize_t height) noexcept nogil:
+    """Of copied pixels: the blocks of a visit, as many as fit with a unit of `height` rows or with bands of it that share few.
+
+    Neighbours a power of two apart are rivals for few sets, so that a visit for one line takes about as long as for two."""
+    cdef Py_ssize_t copied = dw_min(p.rows.size, (height - 1) * p.rows.step + p.rows.taps) * p.cols.size, pixel, rows
+    copied += 0 if p.in_place else height * p.cols.out
+    p.together = dw_max(dw_min(p.group, 2 * STAGED_BYTES // (p.lanes * size)), 1)
+    while p.together > 1:
+        pixel = p.together * p.lanes * size
+        # with AVX2 more than STAGED_BYTES do not pay beyond L1 (14x14x512, 3x3: 0.85)
+        if copied * pixel <= (L1_BYTES if DW_VECTOR_BYTES == 32 and pixel > STAGED_BYTES else SCRATCH_BYTES):
+            p.fit = p.rows.out
+            return
+        rows = fitting_rows(p, pixel)
+        # 56x56x512, 3x3 at stride 2: 1.15 to 1.8 times as fast; from pixels 1 KB apart 0.6 to 1
+        if (pixel <= STAGED_BYTES and any_rows(p) and p.cols.dilation * p.xw * size % 2048 == 0
+                and rows * p.rows.step >= 2 * (p.rows.taps - p.rows.step)):
+            p.fit = rows
+            return
+        p.together -= 1
+
+
 cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
     """Units and pieces by geometry only; groups and parts for the workers."""
-    cdef Py_ssize_t rows = dw_ceil_div(p.rows.out, p.rows.phases), most = TERMS, levels = 2, n, copied
+    cdef Py_ssize_t rows = dw_ceil_div(p.rows.out, p.rows.phases), most = TERMS, levels = 2, n
     cdef Py_ssize_t height, share, numbers = p.rows.size * p.cols.size + p.rows.out * p.cols.out    # of x and grad in a channel
     cdef Py_ssize_t want = dw_max(4 * workers, <Py_ssize_t> min(p.watch.rounds, 32.0))    # a signal waits for the last task
     cdef bint whole_rows = p.family == ROWS and p.shifted and DW_VECTOR_BYTES == 32
@@ -677,11 +709,7 @@ cdef void cut(GradPlan* p, Py_ssize_t size, int workers) noexcept nogil:
     if p.family == ROWS:
         p.in_place = p.gw == p.period and not p.few
     elif p.family == PACKED and p.repeat == 1 and p.channels >= p.lanes:
-        height = dw_ceil_div(rows, p.bands)              # of a unit
-        copied = dw_min(p.rows.size, (height - 1) * p.rows.step + p.rows.taps) * p.cols.size
-        copied += 0 if p.in_place else height * p.cols.out
-        p.together = dw_max(1, dw_min(dw_min(p.group, 4), SCRATCH_BYTES // (p.lanes * size) // dw_max(copied, 1)))
-        p.fit = p.rows.out if p.together > 1 else p.fit  # any unit is one band
+        set_together(p, size, dw_ceil_div(rows, p.bands))
     p.at_once = p.rows.out
     # a vector is half a line, and at stride 2 its lines are many: few rows, so that the other half's turn finds them in L2
     # (8 x 112x112x64 1.24 times as fast, 56x56x128 1.35; turns of fewer than 112 outputs 0.8 to 0.96).  Not where that would

@@ -200,7 +200,8 @@ def test_rows_far_apart(kernels):
 @pytest.mark.parametrize(("k", "strides", "dilation", "size"), [
     (3, 1, 1, (26, 90)), (3, 2, 1, (26, 90)), (5, 1, 1, (26, 90)), (5, 2, 1, (26, 90)), (7, 1, 1, (26, 90)),
     (9, (1, 2), 1, (26, 90)), (3, 2, 3, (61, 61)), (3, 2, 2, (61, 40)), (3, 1, 1, (61, 28)),
-    (3, 1, 1, (61, 14)), (3, 1, 2, (61, 56)), (3, 2, 2, (61, 31))])
+    (3, 1, 1, (61, 14)), (3, 1, 2, (61, 56)), (3, 2, 2, (61, 31)),
+    (5, 2, 1, (26, 40))])                             # several blocks of channels in bands of few rows
 def test_pixels_far_apart(kernels, k, strides, dilation, size):
     """channels_last, pixels 512 bytes to 4 KB apart: those of some blocks of channels are copied, in bands of rows where need be.
 
