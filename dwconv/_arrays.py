@@ -11,12 +11,17 @@ import numpy as np
 from ._messages import short
 
 COMPUTED = {np.dtype(np.float32), np.dtype(np.float64)}
+_PLAIN = {int, float, bool, np.ndarray}  # elements of lists, without a second look
 
 
-def as_array(name, value):
-    """`value` as an array; TypeError for what NumPy would convert by dropping or computing something."""
-    if type(value) is np.ndarray:
-        return value
+def _refuse_lossy(name, value, depth=4):
+    """TypeError for what NumPy would convert by dropping or computing something, in a list of arrays too."""
+    if isinstance(value, (list, tuple)):
+        others = {kind for kind in {*map(type, value)} - _PLAIN if depth and not issubclass(kind, np.generic)}
+        for element in value if others else ():
+            if type(element) in others:
+                _refuse_lossy(name, element, depth - 1)
+        return
     if isinstance(value, (np.ma.MaskedArray, np.matrix)):
         lost = "mask" if hasattr(value, "mask") else "rule of two axes"
         raise TypeError(f"{name} must not be a {type(value).__name__:.80}: its {lost} would be lost")
@@ -25,6 +30,13 @@ def as_array(name, value):
         raise TypeError(f"{name} is a dask array: use dwconv.dask.depthwise_conv2d, or call .compute() on it first")
     if hasattr(value, "toarray") and hasattr(value, "nnz"):
         raise TypeError(f"{name} is a sparse matrix: convert it with .toarray() first")
+
+
+def as_array(name, value):
+    """`value` as an array; TypeError for what NumPy would convert by dropping or computing something."""
+    if type(value) is np.ndarray:
+        return value
+    _refuse_lossy(name, value)
     if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
         try:
             return np.from_dlpack(value)
@@ -59,15 +71,21 @@ def common_dtypes(arrays, names=("x", "kernel", "bias")):
         if dtype.name in ("float16", "bfloat16"):  # the latter is not NumPy's own
             return dtype, np.dtype(np.float32)
     types = ", ".join(f"{a.dtype.name} ({name})" for a, name in zip(arrays, names, strict=False))
+    if dtype is None:
+        raise TypeError(f"the arrays have no common dtype, convert one of them: {types}")
     raise TypeError(f"the arrays' common dtype must be float32, float64, float16 or bfloat16, got {types}")
 
 
 def axis_numbers(value):
-    """Axes from an integer or a list of them, as a tuple; TypeError for other types, ValueError for what no array has."""
-    axes = tuple([operator.index(axis) for axis in (value if isinstance(value, (list, tuple)) else [value])])
+    """An axis as an int, or several as a list of them; TypeError for other types, ValueError for what no array has."""
+    several = isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim)
+    try:
+        axes = [operator.index(axis) for axis in (value if several else [value])]
+    except TypeError as error:
+        raise TypeError(f"`axis` must be an integer or a list of integers. Received: {short(value)}") from error
     if not all(-64 <= axis < 64 for axis in axes):
         raise ValueError(f"`axis` must be from -64 to 63, since arrays have at most 64 axes. Received: {short(value)}")
-    return axes
+    return axes if several else axes[0]
 
 
 def is_readable(a, dtype):
@@ -130,7 +148,7 @@ def delivered(y, out, dtype):
     """The result y in `out`, or as an array of that dtype; rounds once, quietly."""
     if y is out or (out is None and y.dtype == dtype):
         return y
-    with np.errstate(over="ignore"):  # beyond float16 is Inf, as in any other sum
+    with np.errstate(all="ignore"):  # beyond float16 is Inf, and below it 0, as in any other sum
         if out is None:
             return y.astype(dtype)
         np.copyto(out, y, casting="same_kind")

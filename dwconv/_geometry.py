@@ -11,14 +11,15 @@ import sys
 from ._messages import short
 
 FORMATS = ("channels_last", "channels_first")
+_PADDINGS = '"valid", "same", an integer, a pair of integers or ((top, bottom), (left, right))'
 LIMIT = 2**31  # of padding and of the dilated kernel; sizes of arrays are bounded by memory
 
 
-def integer(name, value, minimum):
+def integer(name, value, minimum, what="an integer or a pair of integers"):
     """An int of at least `minimum`; anything with __index__ but bool."""
     if type(value) is not int:
         if isinstance(value, bool) or not hasattr(type(value), "__index__"):
-            raise TypeError(f"{name} must be an integer or a pair of integers, not {short(value)}")
+            raise TypeError(f"{name} must be {what}, not {short(value)}")
         value = operator.index(value)
     if not minimum <= value < 2**63:
         raise ValueError(f"{name} must be at least {minimum} and fit 64 bits, got {short(value)}")
@@ -45,11 +46,14 @@ def padding_pairs(padding):
     if isinstance(padding, str):
         lower = padding.lower()
         if lower not in ("valid", "same"):
-            raise ValueError(f'padding must be "valid", "same", an integer or integers, got {short(padding)}')
+            raise ValueError(f"padding must be {_PADDINGS}, got {short(padding)}")
         return lower
     if isinstance(padding, (tuple, list)) and len(padding) == 2 and all(isinstance(p, (tuple, list)) for p in padding):
         return pair("padding", padding[0], 0), pair("padding", padding[1], 0)
-    rows, cols = pair("padding", padding, 0)
+    both = padding if isinstance(padding, (tuple, list)) else (padding, padding)
+    if len(both) != 2:
+        raise ValueError(f"padding must be {_PADDINGS}, got {len(both)} of them: {short(padding)}")
+    rows, cols = (integer("padding", pad, 0, _PADDINGS) for pad in both)
     return (rows, rows), (cols, cols)
 
 

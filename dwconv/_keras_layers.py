@@ -52,7 +52,9 @@ def load_keras_layers(path):
     layers, bare = {}, []
     with _weight_files.opened(path) as (kind, entries):
         depthwise = {name: weights for name, weights in entries.items() if weights.depthwise}
-        if kind != "keras" or not depthwise:
+        if kind != "keras":
+            raise ValueError(f"it is a file of arrays ({kind}), not Keras': `load_weights` of a layer reads it")
+        if not depthwise:
             other = ", ".join(map(repr, list(entries)[:5]))[:200] or "none"
             raise ValueError(f"the file has no depthwise layer of a Keras model; kernels of other layers are {other}")
         for name, weights in depthwise.items():

@@ -215,6 +215,8 @@ class Layer:
         """
         if not hasattr(weights, "__len__"):
             raise TypeError(f"`weights` must be a list of arrays. Received: {checks.short(weights)}")
+        if len(weights) and not self.weights:
+            self._built_weights()  # says what to do first
         if len(weights) != len(self.weights):
             raise ValueError(f"Layer {self.name!r:.80} has {len(self.weights)} weights. Received: a list of {len(weights)}")
         if self.weights:

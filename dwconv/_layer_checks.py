@@ -53,7 +53,7 @@ class NotBuiltError(ValueError, AttributeError):
 
 def integers(name, value, minimum=1):
     """(rows, columns) from an integer or a sequence of two; NumPy's integers and arrays too."""
-    plain = value.tolist() if isinstance(value, np.ndarray) else value
+    plain = value.tolist() if isinstance(value, np.ndarray) and value.size <= 2 else value
     try:
         return _geometry.pair(name, plain, minimum)
     except (TypeError, ValueError, RecursionError) as error:
@@ -251,6 +251,8 @@ def config(value):
 def layer_config(value):
     """The constructor's arguments in a layer's own config, of any generation."""
     value = config(value)
+    if isinstance(value.get("name"), str):  # Keras 2 allowed paths; of these the last part, as `load_keras_layers` has it
+        value["name"] = value["name"].rpartition("/")[2]
     if "groups" in value:  # Keras 2 wrote it
         value = {key: part for key, part in value.items() if key not in _LEFTOVERS}
     return value

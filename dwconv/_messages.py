@@ -8,8 +8,9 @@ import reprlib
 
 
 def short(value):
-    """A repr of anything in one line of at most some 100 characters."""
+    """A repr of anything in one line of at most 120 characters."""
     try:
-        return reprlib.repr(value).replace("\n", " ")  # arrays have lines
+        text = reprlib.repr(value).replace("\n", " ")  # arrays have lines
+        return text if len(text) <= 120 else f"{text[:117]}..."
     except Exception:  # whatever a foreign repr does, it must not hide what is wrong with the value
         return f"one of type {type(value).__name__:.80}"

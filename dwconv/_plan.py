@@ -114,11 +114,11 @@ def hashable(name, value, depth=2):
                 return value
     if isinstance(value, str):
         return str(value)
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray) and value.size <= 4:  # no option has more
         value = value.tolist() if value.ndim else value.item()
     if isinstance(value, (tuple, list)) and depth:
         return tuple([hashable(name, v, depth - 1) for v in value])
-    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
+    if isinstance(value, (bool, np.ndarray)) or not hasattr(type(value), "__index__"):
         texts = ", a string or two pairs of integers" if name == "padding" else ""
         raise TypeError(f"{name} takes an integer, a pair of integers{texts}, not {short(value)}")
     return value.__index__()
@@ -137,7 +137,7 @@ def sizes(name, value):
         a, b, c, d = value
         if type(a) is type(b) is type(c) is type(d) is int and min(value) >= 0 and max(value) < 2**63:
             return value
-    value = value.tolist() if isinstance(value, np.ndarray) else value
+    value = value.tolist() if isinstance(value, np.ndarray) and value.size <= 4 else value
     if not isinstance(value, (tuple, list)) or any(isinstance(n, bool) or not hasattr(type(n), "__index__") for n in value):
         raise TypeError(f"{name} must be a tuple of integers, not {short(value)}")
     value = tuple([n.__index__() for n in value])

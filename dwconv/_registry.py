@@ -18,7 +18,8 @@ _scope = contextvars.ContextVar("dwconv_custom_objects")  # name -> class or fun
 
 def register_serializable(package="Custom", name=None):
     """Decorator: let configs name a class (which needs `get_config`) or function as ``package>name``, as in Keras."""
-
+    if not isinstance(package, str):
+        raise TypeError(f"`package` must be a string, as in @register_serializable(). Received: {short(package)}")
     def decorator(obj):
         if isinstance(obj, type) and not hasattr(obj, "get_config"):
             raise ValueError(f"Cannot register {obj.__name__}: the class has no get_config() method")
@@ -101,8 +102,7 @@ class Registry:
                 return custom[key], {**config}
         obj, preset = self.names.get(name, (None, {}))
         foreign = self._families.get(obj) not in module.split(".") if keras else module != "builtins"
-        unknown = obj is None or foreign or registered_name not in ("function", name)
-        return (None, {}) if unknown else (obj, {**preset, **config})
+        return (None, {}) if obj is None or foreign or registered_name not in ("function", name) else (obj, {**preset, **config})
 
     def serialize(self, obj):
         """The name of a built-in function, else the dict that Keras 3.15 writes."""

@@ -71,9 +71,14 @@ def check_size(declared, shape, dtype, stored):
 # --- files
 
 
+def clipped(path):
+    """The end of a path, if it is long."""
+    return path if len(path) <= 120 else "..." + path[-117:]
+
+
 def shown(path):
-    """A path in messages: its end, if it is long."""
-    return repr(path if len(path) <= 120 else "..." + path[-117:])
+    """A path in messages."""
+    return repr(clipped(path))
 
 
 def brief(error):
@@ -82,7 +87,7 @@ def brief(error):
 
 
 @contextlib.contextmanager
-def refusals(where):
+def refusals(path):
     """Whatever a parser raises becomes a ValueError, or stays an OSError, of a few hundred characters that names the file."""
     try:
         yield
@@ -90,10 +95,10 @@ def refusals(where):
         raise
     except OSError as error:
         if error.errno and error.strerror:
-            raise OSError(error.errno, error.strerror, where) from None  # of the same class, without the whole path
-        raise OSError(f"{where}: {brief(error)}") from error
+            raise OSError(error.errno, error.strerror, clipped(path)) from None  # of the same class
+        raise OSError(f"{shown(path)}: {brief(error)}") from error
     except Exception as error:  # zipfile, h5py, json, safetensors have all kinds of them for broken files
-        raise ValueError(f"{where}: {brief(error)}") from error
+        raise ValueError(f"{shown(path)}: {brief(error)}") from error
 
 
 def regular_size(path):

@@ -19,6 +19,7 @@ from . import _keras_hdf5
 from ._arrays import as_array
 from ._geometry import integer
 from ._weight_entries import (
+    KERNELS,
     Variable,
     checked_member,
     checked_zip,
@@ -44,7 +45,7 @@ def opened(path):
     be opened, ImportError without the package for the format.
     """
     path = os.fsdecode(path)
-    with refusals(shown(path)), contextlib.ExitStack() as stack:
+    with refusals(path), contextlib.ExitStack() as stack:
         size = regular_size(path)
         file = stack.enter_context(open(path, "rb"))
         start = file.read(9)
@@ -123,7 +124,9 @@ def _chosen(entries, name):
     first = ", ".join(f"{key[:60]!r} {weights.kernel.shape}"[:90] for key, weights in list(candidates.items())[:4])
     more = f" and {len(candidates) - 4} more" if len(candidates) > 4 else ""
     asked = f"the file has no layer {name!r:.60}" if name is not None else f"one of {len(candidates)} layers is to be named"
-    raise ValueError(f"{asked}; kernels are {first}{more}" if candidates else "the file has no kernel of four axes")
+    raise ValueError(f"{asked}; kernels are {first}{more}" if candidates else
+                     f"the file has no kernel of four axes that is called {', '.join(KERNELS)}: give arrays of other names to "
+                     "set_weights, PyTorch's by kernel_from_torch")
 
 
 def matching(layer, weights):
@@ -137,7 +140,8 @@ def matching(layer, weights):
     given = None if bias is None else bias.shape
     wanted = (channels * layer.depth_multiplier,) if layer.use_bias else None
     if given != wanted:
-        raise ValueError(f"{place} has a bias of shape {given}, {own} one of {wanted}")
+        given, wanted = ("no bias" if shape is None else f"a bias of shape {shape}" for shape in (given, wanted))
+        raise ValueError(f"{place} has {given}, {own} {wanted}")
     values = [variable.read() for variable in (kernel, bias) if variable is not None]
     for value in values:
         if value.dtype.kind not in "fiub" and value.dtype.name != "bfloat16":
@@ -162,7 +166,7 @@ def save(layer, path, overwrite=True):
         raise ValueError(f"{shown(path)}: a file of weights ends in {', '.join(_SUFFIXES)}")
     layer.count_params()  # NotBuiltError
     arrays = dict(zip(("kernel", "bias"), layer.weights, strict=False))
-    with refusals(shown(path)):
+    with refusals(path):
         if not overwrite and os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, "it exists and overwrite is False", path)
         temporary = os.path.join(os.path.dirname(path), f".dwconv-{secrets.token_hex(8)}")
@@ -227,7 +231,7 @@ def kernel_from_torch(weight, groups):
     >>> bool((kernel[:, :, 3, 1] == weight[7, 0]).all())
     True
     """
-    weight, groups = as_array("weight", weight), integer("groups", groups, 1)
+    weight, groups = as_array("weight", weight), integer("groups", groups, 1, "an integer")
     if weight.ndim != 4 or weight.shape[1] != 1 or weight.shape[0] % groups:
         raise ValueError(f"weight must have shape (groups * M, 1, kh, kw) with groups={groups}, got {weight.shape}")
     multiplier, rows, cols = weight.shape[0] // groups, *weight.shape[2:]

@@ -38,11 +38,19 @@ def gradient(activation):
     return function
 
 
-def _fused(identifier):
-    """(clamp, None) for what the kernels apply themselves, else (None, function)."""
+def _of_one_argument(identifier):
+    """As `get`; ValueError for what is no function of an array alone that keeps its shape."""
     function = get(identifier)
     if function is glu:
         raise ValueError('activation "glu" halves an axis: apply dwconv.activations.glu to the result instead')
+    if function is threshold:
+        raise ValueError('activation "threshold" has no defaults: use a function of x that calls it, or ReLU(threshold=...)')
+    return function
+
+
+def _fused(identifier):
+    """(clamp, None) for what the kernels apply themselves, else (None, function)."""
+    function = _of_one_argument(identifier)
     for known, clamp in ((linear, ()), (relu, (0.0, math.inf)), (relu6, (0.0, 6.0))):
         if function is known:
             return clamp, None
@@ -51,7 +59,7 @@ def _fused(identifier):
 
 def _apply(function, y):
     """Puts function(y) in y; built-in functions compute in place, a user's may return what it likes of that shape."""
-    built_in = getattr(function, "__module__", None) == __name__
+    built_in = any(known is function or known is type(function) for known, _ in _registry.names.values())
     result = function(y, out=y) if built_in else np.asarray(function(y))
     if result.shape != y.shape:
         raise ValueError(f"activation returned shape {result.shape} for an array of shape {y.shape}")
@@ -190,8 +198,7 @@ class _ActivationLayer:
     @staticmethod
     def _check(name, value):
         if name == "axis":
-            axes = axis_numbers(value)
-            return [*axes] if isinstance(value, list | tuple) else axes[0]
+            return axis_numbers(value)
         return value if name == "max_value" and value is None else finite_number(value, name, 0)
 
     @classmethod

@@ -21,7 +21,7 @@ def _rescale(w, axis, wanted):
     w = np.asarray(w)
     wide = w.astype(np.float32) if w.dtype.itemsize < 4 else w
     with np.errstate(over="ignore", invalid="ignore"):
-        norm = np.sqrt(np.sum(np.square(wide), axis=axis_numbers(axis), keepdims=True))
+        norm = np.sqrt(np.sum(np.square(wide), axis=tuple(axis) if isinstance(axis, list) else axis, keepdims=True))
         return (wide * (wanted(norm) / (_EPSILON + norm))).astype(w.dtype, copy=False)
 
 
@@ -51,8 +51,7 @@ class MaxNorm(Constraint):
     """Norms of at most `max_value`."""
 
     def __init__(self, max_value=2, axis=0):
-        self.max_value, self.axis = finite_number(max_value, "max_value"), axis
-        axis_numbers(axis)
+        self.max_value, self.axis = finite_number(max_value, "max_value"), axis_numbers(axis)
 
     def __call__(self, w):
         return _rescale(w, self.axis, lambda norm: np.clip(norm, 0, self.max_value))
@@ -67,8 +66,7 @@ class MinMaxNorm(Constraint):
 
     def __init__(self, min_value=0.0, max_value=1.0, rate=1.0, axis=0):
         self.min_value, self.max_value = finite_number(min_value, "min_value"), finite_number(max_value, "max_value")
-        self.rate, self.axis = finite_number(rate, "rate"), axis
-        axis_numbers(axis)
+        self.rate, self.axis = finite_number(rate, "rate"), axis_numbers(axis)
 
     def __call__(self, w):
         def wanted(norm):
@@ -85,8 +83,7 @@ class UnitNorm(Constraint):
     """Norms of 1."""
 
     def __init__(self, axis=0):
-        self.axis = axis
-        axis_numbers(axis)
+        self.axis = axis_numbers(axis)
 
     def __call__(self, w):
         return _rescale(w, self.axis, np.ones_like)

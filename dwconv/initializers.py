@@ -67,7 +67,8 @@ class Constant(Initializer):
         if isinstance(value, dict):  # Keras writes an array so
             dtype = np.dtype(value["config"]["dtype"])
             value = np.array(value["config"]["value"], dtype if dtype.kind in "biuf" else None)
-        self.value = np.array(value)
+        value = np.array(value)
+        self.value = value.astype(np.float32) if value.dtype.name == "bfloat16" else value  # which JSON has no name for
         if self.value.dtype.kind not in "biuf":
             raise ValueError(f"`value` must be real numbers. Received: {short(value)}")
 
@@ -165,14 +166,13 @@ class VarianceScaling(_RandomInitializer):
 
     _arguments = ("seed", "scale", "mode", "distribution", "input_axes", "output_axes")
 
-    def __init__(self, scale=1.0, mode="fan_in", distribution="truncated_normal", seed=None, input_axes=None,
-                 output_axes=None):
+    def __init__(self, scale=1.0, mode="fan_in", distribution="truncated_normal", seed=None, input_axes=None, output_axes=None):
         distribution = {"normal": "truncated_normal"}.get(str(distribution).lower(), str(distribution).lower())
         for value, known in (mode, _MODES), (distribution, _DISTRIBUTIONS):
             if value not in known:
                 raise ValueError(f"Expected one of {', '.join(known)}. Received: {short(value)}")
         self.scale, self.mode, self.distribution = finite_number(scale, "scale", 5e-324), mode, distribution
-        self.input_axes, self.output_axes = (a and [*map(operator.index, a)] for a in (input_axes, output_axes))
+        self.input_axes, self.output_axes = (a if a is None else [*map(operator.index, a)] for a in (input_axes, output_axes))
         super().__init__(seed)
 
     def __call__(self, shape, dtype=None):

@@ -8,6 +8,7 @@ is in _layer_base, what arguments may be in _layer_checks, the way back in _laye
 
 from . import _layer_base, _layer_gradients, activations, constraints, initializers, regularizers
 from . import _layer_checks as checks
+from ._arrays import common_dtypes, delivered
 from ._geometry import axis
 from ._layer_base import Layer
 from ._layer_gradients import Gradients as Gradients  # what `vjp`'s pullback returns
@@ -65,8 +66,9 @@ class DepthwiseConv2D(Layer):
 
     Notes
     -----
-    Differences to Keras 3.15: strides may be unequal; integer and bool inputs are converted; a 'valid' window that does
-    not fit is always an error.  A subclass changes the operation by overriding `convolution_op`, and to train
+    Differences to Keras 3.15: strides may be unequal; a stride above 1 with a dilation above 1 is refused as its docstring
+    says, while it computes them; integer and bool inputs are converted; a 'valid' window that does not fit is always an
+    error.  A subclass changes the operation by overriding `convolution_op`, and to train
     `convolution_op_vjp`; one that overrides `build` calls this one's.
 
     Examples
@@ -104,9 +106,7 @@ class DepthwiseConv2D(Layer):
         self.padding = checks.padding(padding)
         self.depth_multiplier = checks.integer("depth_multiplier", depth_multiplier)
         self.data_format = checks.data_format(data_format)
-        self.activation = activations.get(activation)
-        if self.activation is activations.glu:
-            raise ValueError('`activation="glu"` halves an axis of the outputs: apply dwconv.activations.glu to them instead')
+        self.activation = activations._of_one_argument(activation)
         self.use_bias = checks.boolean("use_bias", use_bias)
         self.depthwise_initializer = initializers.get(depthwise_initializer) or initializers.GlorotUniform()
         self.bias_initializer = initializers.get(bias_initializer) or initializers.Zeros()
@@ -156,16 +156,18 @@ class DepthwiseConv2D(Layer):
             activation = None if self.activation is activations.linear else self.activation
             return depthwise_conv2d(inputs, kernel, bias, strides=self.strides, padding=self.padding, activation=activation,
                                     dilation_rate=self.dilation_rate, data_format=self.data_format)
-        outputs = checks.convolved(self.convolution_op(inputs, kernel), self._compute_dtype if self.autocast else None)
+        dtype, computed = common_dtypes((inputs, kernel))
+        outputs = self.convolution_op(inputs.astype(computed, copy=False), kernel.astype(computed, copy=False))
+        outputs = checks.convolved(outputs, computed)
         if bias is not None:
             outputs = outputs + (bias if self.data_format == "channels_last" else bias[:, None, None])
-        return checks.activated(activations.get(self.activation), outputs)
+        return delivered(checks.activated(activations.get(self.activation), outputs), None, dtype)
 
     def convolution_op(self, inputs, kernel):
         """The depthwise convolution with the layer's geometry, without bias and activation; to be overridden.
 
         inputs (N, H, W, C) or (N, C, H, W) and kernel (kh, kw, C, M) give an array (N, OH, OW, C*M) or (N, C*M, OH, OW) of dtype
-        ``np.result_type(inputs, kernel)``.  `convolution_op_vjp` is its way back.
+        ``np.result_type(inputs, kernel)``; a 16-bit layer passes float32 arrays.  `convolution_op_vjp` is its way back.
         """
         return depthwise_conv2d(inputs, kernel, **self._options)
 
@@ -217,7 +219,7 @@ class DepthwiseConv2D(Layer):
         """``(outputs, pullback)`` of `convolution_op`; ``pullback(grad)`` is ``(gradient for inputs, gradient for kernel)``.
 
         To be overridden with it: the subclass calls this one with the kernel that it makes, and takes the gradient for that
-        kernel back to the one that it was given.  A 16-bit layer passes float32 arrays.
+        kernel back to the one that it was given.
         """
         pullback = _layer_gradients.convolution_pullback(inputs, kernel, self._options)
         return DepthwiseConv2D.convolution_op(self, inputs, kernel), pullback

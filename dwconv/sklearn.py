@@ -16,7 +16,7 @@ except ImportError as error:
     raise ImportError('dwconv.sklearn needs scikit-learn 1.6 or newer: pip install "dwconv[sklearn]"') from error
 
 from . import _plan
-from ._arrays import as_array
+from ._arrays import as_array, common_dtypes
 from .functional import depthwise_conv2d
 
 __all__ = ["DepthwiseFilter"]
@@ -130,8 +130,9 @@ class DepthwiseFilter(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         if len(shape) != 3 or math.prod(shape) != X.shape[1]:
             raise ValueError(f"image_shape must have two or three sizes whose product is the number of features, {X.shape[1]}; "
                              f"got {self.image_shape!r:.80}")
-        kernel, bias = (None if a is None else as_array(name, a).astype(X.dtype)
-                        for name, a in (("kernel", self.kernel), ("bias", self.bias)))
+        kernel, bias = as_array("kernel", self.kernel), None if self.bias is None else as_array("bias", self.bias)
+        common_dtypes((X, kernel) if bias is None else (X, kernel, bias), ("X", "kernel", "bias"))  # a cast refuses less
+        kernel, bias = kernel.astype(X.dtype), None if bias is None else bias.astype(X.dtype)
         return depthwise_conv2d(X.reshape(-1, *shape), kernel, bias, strides=self.strides, padding=self.padding,
                                 dilation_rate=self.dilation_rate, data_format=self.data_format, activation=self.activation)
 

@@ -1,5 +1,6 @@
 """Activations: Keras' values and gradients, slopes, dtypes, `out`, memory layouts, extreme values, refusals."""
 
+import functools
 import inspect
 import json
 import math
@@ -8,6 +9,7 @@ import pathlib
 import numpy as np
 import pytest
 
+import dwconv
 from dwconv import activations
 from dwconv._formulas import normal_cdf
 
@@ -216,6 +218,25 @@ def test_softmax_sums_to_one():
     for axis in (-1, 1, (1, 2), [1, 2], None):
         total = activations.softmax(x, axis=axis).sum(axis=tuple(axis) if isinstance(axis, list) else axis)
         np.testing.assert_allclose(total, 1, rtol=1e-6)
+
+
+def test_callables_that_look_built_in():
+    """functools.wraps copies the module and the name of what it wraps."""
+    @functools.wraps(activations.gelu)
+    def exact(x):
+        return activations.gelu(x, approximate=False)
+
+    x = np.linspace(-2, 2, 12).reshape(1, 2, 2, 3)
+    y = dwconv.depthwise_conv2d(x, np.ones((1, 1)), activation=exact)
+    np.testing.assert_array_equal(y, activations.gelu(x, approximate=False))
+
+
+def test_threshold_has_no_defaults():
+    x = np.ones((1, 2, 2, 3))
+    for attempt in (lambda: dwconv.depthwise_conv2d(x, np.ones((1, 1)), activation="threshold"),
+                    lambda: dwconv.DepthwiseConv2D(1, activation="threshold")):
+        with pytest.raises(ValueError, match='"threshold" has no defaults'):
+            attempt()
 
 
 def test_glu_halves_its_axis():

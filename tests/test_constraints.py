@@ -95,9 +95,25 @@ def test_extreme_weights(name):
         ("MaxNorm", {"axis": [0, "1"]}),
         ("MinMaxNorm", {"rate": None}),
         ("UnitNorm", {"axis": None}),
+        ("UnitNorm", {"axis": np.array([0.5, 1])}),
         ("UnitNorm", {"nope": 1}),
     ],
 )
 def test_bad_arguments(name, arguments):
     with pytest.raises(ValueError, match=r"must be|Could not interpret"):
         constraints.get({"class_name": name, "config": arguments})
+
+
+@pytest.mark.parametrize(("axis", "plain"), [(np.int64(1), 1), ((0, 1), [0, 1]), (np.array([0, 1]), [0, 1]), (np.array(1), 1),
+                                             (list(np.arange(2)), [0, 1])], ids=str)
+def test_axes_of_numpy(axis, plain):
+    """As JSON has them, and nobody else's list."""
+    w = np.random.default_rng(2).standard_normal((3, 3, 4, 2))
+    for make in (constraints.MaxNorm, constraints.MinMaxNorm, constraints.UnitNorm):
+        constraint = make(axis=axis)
+        assert json.loads(json.dumps(constraint.get_config()))["axis"] == plain
+        np.testing.assert_array_equal(constraint(w), make(axis=plain)(w))
+    axes = [0, 1]
+    constraint = constraints.UnitNorm(axes)
+    axes.append(2)
+    assert constraint.get_config() == {"axis": [0, 1]}

@@ -711,3 +711,30 @@ def test_nothing_is_kept(kernels):
         with pytest.raises(ValueError, match=r"strides|shape"):
             dwconv.depthwise_conv2d(x, kernel, **options)
     assert [sys.getrefcount(a) for a in (x, kernel, out)] == before
+
+
+def test_rounding_is_quiet():
+    """Whatever NumPy's error state: results too small and too large for float16."""
+    x = np.array([1e-4, 6e4], np.float16).reshape(1, 1, 2, 1)
+    with np.errstate(all="raise"):
+        for out in (None, np.empty(x.shape, np.float16)):
+            y = dwconv.depthwise_conv2d(x, np.full((1, 1), 2**-12, np.float16), out=out)
+            z = dwconv.depthwise_conv2d(x, np.full((1, 1), 4, np.float16), out=out)
+    assert y.dtype == z.dtype == np.float16
+    assert z[0, 0, 1, 0] == np.inf
+
+
+@pytest.mark.parametrize("value", [np.ones((8, 32, 32, 8)), np.ones((8, 32, 32, 8)).tolist(), np.ones(10**5)],
+                         ids=["4-D", "list", "1-D"])
+def test_arrays_in_the_place_of_options(value):
+    """An easy mistake, x for its shape: the answer is short, whatever was given."""
+    x, kernel = np.ones((1, 5, 5, 1)), np.ones((3, 3, 1, 1))
+    calls = [lambda: dwconv.depthwise_conv2d_input_grad(x, kernel, value),
+             lambda: dwconv.depthwise_conv2d_kernel_grad(x, x, value)]
+    calls += [lambda option=option: dwconv.depthwise_conv2d(x, kernel, **{option: value})
+              for option in ("strides", "padding", "dilation_rate", "data_format", "workers")]
+    calls += [lambda: dwconv.DepthwiseConv2D(value), lambda: dwconv.DepthwiseConv2D(3).build(value)]
+    for call in calls:
+        with pytest.raises((TypeError, ValueError)) as error:
+            call()
+        assert len(str(error.value)) < 300

@@ -5,6 +5,7 @@ import math
 import pathlib
 import random
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -184,6 +185,10 @@ def test_array_as_identifier():
     values[...] = -1
     np.testing.assert_array_equal(initializer((2, 3)), np.arange(6.0).reshape(2, 3))
     assert initializers.get(np.float32(0.5)).get_config() == {"value": 0.5}
+    bfloat16 = initializers.get(np.ones(3, ml_dtypes.bfloat16))
+    assert json.loads(json.dumps(bfloat16.get_config()))["value"]["config"] == {"value": [1.0, 1.0, 1.0], "dtype": "float32"}
+    axes = initializers.VarianceScaling(input_axes=np.array([0, 1]), output_axes=[0, 3]).get_config()
+    assert json.loads(json.dumps(axes))["input_axes"] == [0, 1]
 
 
 @pytest.mark.parametrize("value", ["x", None, object(), [["a"]], [1j], [[1], [1, 2]], np.array(["a"]), 10**400])

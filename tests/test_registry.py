@@ -305,6 +305,8 @@ def test_custom_objects_come_first_but_not_before_kerases_modules():
 def test_registering_needs_get_config():
     with pytest.raises(ValueError, match="get_config"):
         register_serializable()(type("Bare", (), {}))
+    with pytest.raises(TypeError, match=r"package.* as in @register_serializable\(\)"):
+        register_serializable(abs)
 
 
 @pytest.mark.parametrize("value", [3, {"x": 1}, "relu"])

@@ -82,6 +82,9 @@ def test_dtypes_and_special_numbers():
     ({"strides": 0}, ValueError, "at least 1"),
     ({"data_format": "NHWC"}, ValueError, "NHWC"),
     ({"kernel": scipy.sparse.csr_array(np.eye(3))}, TypeError, "sparse"),
+    *[({"kernel": KERNEL.astype(dtype)}, TypeError, r"common dtype.* \(kernel\)") for dtype in (complex, object, str, "m8[s]")],
+    ({"bias": [1j] * 6}, TypeError, r"complex128 \(bias\)"),
+    ({"kernel": None}, TypeError, r"object \(kernel\)"),
 ], ids=lambda value: next(iter(value)) if isinstance(value, dict) else "")
 def test_refused(changes, error, words):
     """By `fit`, with the function's words; `__init__` checks nothing, as scikit-learn wants it."""

@@ -211,7 +211,7 @@ def test_custom_objects(recorded, tmp_path):
 @pytest.mark.parametrize(("change", "message"), [
     (lambda config: layer_config(config, "dw_2").update(dilation_rate=[2, 2]), r"layer 'dw_2': A stride above 1 with a dilation"),
     (lambda config: layer_config(config, "dw_2").update(kernel_size=[3, 4]), r"kernel of shape \(3, 3, 6, 2\), .*\(3, 4, 6, 2\)"),
-    (lambda config: layer_config(config, "dw_1").update(use_bias=True), r"bias of shape None, .* \(4,\)"),
+    (lambda config: layer_config(config, "dw_1").update(use_bias=True), r"no bias, .* a bias of shape \(4,\)"),
     (lambda config: layer_config(config, "dw_2").update(activation={"class_name": "__lambda__", "config": {}}), "layer 'dw_2'"),
     (lambda config: config["config"]["layers"].extend(
         {"class_name": "DepthwiseConv2D", "config": {"name": str(index)}} for index in range(2000)), "more than 2000 depthwise"),
@@ -256,7 +256,7 @@ def test_all_or_nothing(recorded):
         with pytest.raises(ValueError, match=message):
             layer.load_weights(recorded / "keras3.keras", name)
     without = some_layer(use_bias=False)
-    with pytest.raises(ValueError, match=r"bias of shape \(6,\), layer 'one' one of None"):
+    with pytest.raises(ValueError, match=r"bias of shape \(6,\), layer 'one' no bias"):
         without.load_weights(recorded / "single.weights.h5")
     assert_same(layer, some_layer())
     unbuilt = dwconv.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False)
@@ -283,8 +283,15 @@ def test_files_of_others(tmp_path):
         assert_same(other, layer)
     with pytest.raises(ValueError, match=r"one of 2 layers is to be named; kernels are 'a' \(3, 3, 3, 2\), 'b' \(3, 3, 3, 1\)"):
         layer.load_weights(tmp_path / "prefix.npz")
-    with pytest.raises(ValueError, match="no depthwise layer of a Keras model; kernels of other layers are 'a', 'b'"):
+    with pytest.raises(ValueError, match=r"file of arrays \(npz\), not Keras': `load_weights` of a layer reads it"):
         dwconv.load_keras_layers(tmp_path / "prefix.npz")
+    np.savez(tmp_path / "names.npz", w=kernel, weight=kernel.transpose(2, 3, 0, 1))
+    with pytest.raises(ValueError, match=r"no kernel of four axes that is called depthwise_kernel, .*from_torch"):
+        layer.load_weights(tmp_path / "names.npz")
+    missing = str(tmp_path / "missing.npz")
+    with pytest.raises(FileNotFoundError) as error:
+        layer.load_weights(missing)
+    assert error.value.filename == missing
 
 
 # --- our own files
