@@ -219,7 +219,7 @@ cdef Py_ssize_t near_rows(Plan* p, Py_ssize_t touched, Py_ssize_t size) noexcept
     cdef Py_ssize_t rows, taps = p.rows.taps * p.cols.taps
     if (not DW_VECTOR_BYTES or p.repeat > 1 or p.channels * size < DW_VECTOR_BYTES or p.yw == 0 or p.yw * size % 2048 != 0
             or p.wh != p.cols.taps * p.ww or p.rows.taps == 1 or p.cols.taps == 1
-            or p.rows.out * p.cols.out < NEAR_PIXELS or touched > STREAM_BYTES):
+            or p.rows.out * p.cols.out < NEAR_PIXELS or touched > stream_bytes):
         return 0
     p.staged = NEAR_BYTES
     while p.staged >= NEAR_BYTES // 4:
@@ -268,9 +268,9 @@ cdef void run_near(Plan* p, const real* x, const real* w, real* y, real* scratch
 
 # ---- blocks of channels in the scratch: planes taken as channels; the multiplier ----
 
-cdef inline bint sums_at_once(const Plan* p, bint last) noexcept nogil:
+cdef inline bint sums_at_once(const Plan* p, bint last, Py_ssize_t lanes) noexcept nogil:
     """Whether the vectors that a vector of x_grad is summed from are made together: as many as the multiplier."""
-    return last and (p.repeat == 2 or p.repeat == 4)
+    return last and p.repeat > 1 and (p.repeat == 2 or p.repeat == 4 or p.repeat == lanes)
 
 
 cdef Tiling grad_tiling(const Plan* p, bint last, Py_ssize_t size) noexcept nogil:
@@ -278,8 +278,10 @@ cdef Tiling grad_tiling(const Plan* p, bint last, Py_ssize_t size) noexcept nogi
     for each of it), for the least traffic; not of one row, which would be tiles of one row."""
     cdef Tiling t
     cdef Py_ssize_t rest = SCRATCH_BYTES // (lanes_of(size) * size), parts, cols, rows, row, gradients, least = 0, cost
-    cdef Py_ssize_t copies = p.repeat if sums_at_once(p, last) else 2 if p.repeat > 1 else 1
+    cdef Py_ssize_t taps = p.rows.taps * p.cols.taps if not last and p.repeat > 1 else 0     # their weights
+    cdef Py_ssize_t copies = p.repeat if sums_at_once(p, last, lanes_of(size)) else 2 if p.repeat > 1 else 1
     t.rows, t.cols, t.down, t.across = 0, 0, 1, 1
+    rest = dw_max(rest - taps, 0)
     for parts in range(1, p.cols.size + 1):
         cols = dw_ceil_div(p.cols.size, parts)
         cols = dw_min((cols + 15) // 16 * 16, p.cols.size) if parts > 1 else cols
@@ -338,15 +340,16 @@ cdef void grad_block_task(const Plan* p, bint last, Tiling t, Py_ssize_t task, c
     cdef Py_ssize_t lanes = lanes_of(sizeof(real)), channels = p.channels // p.repeat, blocks = dw_ceil_div(channels, lanes)
     cdef Py_ssize_t c0 = task % t.across * t.cols, r0 = task // t.across % t.down * t.rows
     cdef Py_ssize_t first = task // (t.across * t.down) % blocks * lanes, n = task // (t.across * t.down * blocks)
-    cdef Py_ssize_t end = dw_min(first + lanes, channels), j, j0, k, lane, row0, col0, pixels
+    cdef Py_ssize_t end = dw_min(first + lanes, channels), j, j0, k, lane, tap, row0, col0, pixels
     cdef Py_ssize_t base = first if last else dw_min(first, channels - lanes)     # channel of lane 0 of a block of planes
     cdef Axis rows = window(&p.rows, r0, dw_min(r0 + t.rows, p.rows.size), &row0)
     cdef Axis cols = window(&p.cols, c0, dw_min(c0 + t.cols, p.cols.size), &col0)
     cdef real* out = scratch + (0 if last else rows.out * cols.out * lanes)
     cdef real* total
+    cdef real* own = NULL     # weights
     cdef const real* planes[16]
     cdef Py_ssize_t at = row0 * p.xh + col0 * p.xw
-    cdef Py_ssize_t together = p.repeat if sums_at_once(p, last) and end - first == lanes else 1
+    cdef Py_ssize_t together = p.repeat if sums_at_once(p, last, lanes) and end - first == lanes else 1
     pixels = rows.size * cols.size
     x += n * p.xn
     y += n * p.yn + r0 * p.yh + c0 * p.yw
@@ -359,8 +362,6 @@ cdef void grad_block_task(const Plan* p, bint last, Tiling t, Py_ssize_t task, c
         else:
             store_sums_f64(out, rows.size, cols.size, y + first, p.yh, p.yw, together)
         return
-    if not last:
-        local.xh, local.xw = cols.out * lanes, lanes
     total = out
     if p.repeat > 1:
         total = out + pixels * lanes
@@ -368,24 +369,36 @@ cdef void grad_block_task(const Plan* p, bint last, Tiling t, Py_ssize_t task, c
             clear_block_f32(total, pixels)
         else:
             clear_block_f64(total, pixels)
+    if not last:              # planes: those of the multiplier's first outputs as channels, then of its second, ...
+        local.xh, local.xw = cols.out * lanes, lanes
+        if p.repeat > 1:
+            own = total + pixels * lanes
+            local.wh, local.ww = p.cols.taps * lanes, lanes
+        for k in range(p.repeat):
+            for lane in range(lanes):
+                j = dw_max(base + lane, 0) * p.repeat + k
+                planes[lane] = x + j * p.xc
+                if p.repeat > 1:
+                    for tap in range(p.rows.taps * p.cols.taps):
+                        own[tap * lanes + lane] = w[tap // p.cols.taps * p.wh + tap % p.cols.taps * p.ww + j]
+            gather(planes, p, at, rows.out, cols.out, scratch)
+            grad_window(&local, &rows, &cols, scratch, own if p.repeat > 1 else w + base, out, 0, 1, lanes)
+            if p.repeat > 1:
+                if real is float:
+                    grad_add_f32(total, out, pixels * lanes)
+                else:
+                    grad_add_f64(total, out, pixels * lanes)
+        scatter(total, p, rows.size, cols.size, y + base * p.yc, first - base)
+        return
     for k in range(dw_ceil_div((end - first) * p.repeat, lanes)):
         j = first * p.repeat + k * lanes
         j0 = dw_max(dw_min(j, p.channels - lanes), 0)
-        if last:
-            grad_window(&local, &rows, &cols, x + j0 + at, w + j0, out, 0, 1, p.channels - j0)
+        grad_window(&local, &rows, &cols, x + j0 + at, w + j0, out, 0, 1, p.channels - j0)
+        if real is float:
+            add_groups_f32(out, pixels, total, p.repeat, first * p.repeat - j0, j - j0)
         else:
-            for lane in range(lanes):
-                planes[lane] = x + (j0 + lane) * p.xc
-            gather(planes, p, at, rows.out, cols.out, scratch)
-            grad_window(&local, &rows, &cols, scratch, w + j0, out, 0, 1, lanes)
-        if p.repeat > 1:
-            if real is float:
-                add_groups_f32(out, pixels, total, p.repeat, base * p.repeat - j0, j - j0)
-            else:
-                add_groups_f64(out, pixels, total, p.repeat, base * p.repeat - j0, j - j0)
-    if not last:
-        scatter(total, p, rows.size, cols.size, y + base * p.yc, first - base)
-    elif real is float:
+            add_groups_f64(out, pixels, total, p.repeat, first * p.repeat - j0, j - j0)
+    if real is float:
         store_block_f32(total, rows.size, cols.size, y + first, p.yh, p.yw, end - first)
     else:
         store_block_f64(total, rows.size, cols.size, y + first, p.yh, p.yw, end - first)
@@ -613,8 +626,9 @@ cdef bint _input_grad(bint last, const real[:, :, :, :] grad, const real[:, :, :
     # rows of some width whose phases have no gaps, or with AVX-512 are joined (AVX2: 0.7), go through row tiles, other planes are
     # taken as channels
     elif p.repeat > 1 if last else not pairs and p.channels >= lanes and (
-            p.cols.size <= 14 if p.cols.stride == 1
-            else p.cols.stride >= JOINED or p.cols.size < JOINED_ROW or DW_VECTOR_BYTES < 64):
+            DW_VECTOR_BYTES == 32 and p.repeat > 1 and 2 * p.channels >= p.repeat * lanes
+            or (p.cols.size <= 14 if p.cols.stride == 1
+                else p.cols.stride >= JOINED or p.cols.size < JOINED_ROW or DW_VECTOR_BYTES < 64)):
         t = grad_tiling(&p, last, size)
     touched = touched_bytes(&p.rows, &p.cols, p.images, p.channels, p.repeat, size)
     near = near_rows(&p, touched, size) if last and not t.rows else 0

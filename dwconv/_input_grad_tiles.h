@@ -432,7 +432,7 @@ DW_INLINE void DW(add_groups_of)(const REAL *block, ptrdiff_t pixels, REAL *sum,
     for (ptrdiff_t i = 0; i < pixels * LANES; i += LANES) {
         VEC v = DW(load)(sum + i);
         DW_UNROLL for (int k = 0; k < steps; k++)
-            v = DW(add_product)(v, DW(load_indexed)(block + i, DW(lanes)(0, LANES), index[k]), DW(splat)(1), on[k]);
+            v = DW(add_product)(v, DW(load_picked)(block + i, index[k]), DW(splat)(1), on[k]);
         DW(store)(sum + i, v);
     }
 }
@@ -458,12 +458,18 @@ static void DW(add_groups)(const REAL *block, ptrdiff_t pixels, REAL *sum, ptrdi
 }
 
 /* Pixels of M vectors, where the lanes of a channel are M neighbours: their sums, in order, to an image.  Even and odd lanes are parted until
- * the M lanes of a channel lie in M vectors, whose order within is put right in the sum. */
+ * the M lanes of a channel lie in M vectors, whose order within is put right in the sum; as many as lanes are transposed. */
 DW_INLINE void DW(store_sums_of)(const REAL *block, ptrdiff_t rows, ptrdiff_t cols, REAL *y, ptrdiff_t yh, ptrdiff_t yw, const int M) {
     for (ptrdiff_t r = 0; r < rows; r++) {
         for (ptrdiff_t c = 0; c < cols; c++, block += M * LANES) {
-            VEC v[4], part[4], sum = DW(splat)(0);
+            VEC v[LANES > 4 ? LANES : 4], part[4], sum = DW(splat)(0);
             DW_UNROLL for (int k = 0; k < M; k++) v[k] = DW(load)(block + k * LANES);
+            if (M == LANES) {
+                DW(transpose)(v);
+                DW_UNROLL for (int k = 0; k < M; k++) sum = sum + v[k];
+                DW(store)(y + r * yh + c * yw, sum);
+                continue;
+            }
             DW_UNROLL for (int k = 0; k < M / 2; k++) {
                 part[k] = DW(turned)(v[2 * k], v[2 * k + 1], 0);
                 part[M / 2 + k] = DW(turned)(v[2 * k], v[2 * k + 1], 1);
@@ -480,7 +486,8 @@ DW_INLINE void DW(store_sums_of)(const REAL *block, ptrdiff_t rows, ptrdiff_t co
 }
 
 static void DW(store_sums)(const REAL *block, ptrdiff_t rows, ptrdiff_t cols, REAL *y, ptrdiff_t yh, ptrdiff_t yw, ptrdiff_t many) {
-    if (many == 2) DW(store_sums_of)(block, rows, cols, y, yh, yw, 2);
+    if (many == LANES) DW(store_sums_of)(block, rows, cols, y, yh, yw, LANES);
+    else if (many == 2) DW(store_sums_of)(block, rows, cols, y, yh, yw, 2);
     else DW(store_sums_of)(block, rows, cols, y, yh, yw, 4);
 }
 

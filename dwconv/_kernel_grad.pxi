@@ -48,10 +48,6 @@ cdef extern from *:
     bint dw_grad_splits(Py_ssize_t, Py_ssize_t, Py_ssize_t) nogil
     void grad_store_split_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*, Py_ssize_t) nogil
     void grad_store_split_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*, Py_ssize_t) nogil
-    void pack_pixels_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-                         float*) nogil
-    void pack_pixels_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-                         double*) nogil
     void copy_rows_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*) nogil
     void copy_rows_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*) nogil
     void grad_add_f32(float*, const float*, Py_ssize_t) nogil
@@ -176,18 +172,6 @@ cdef inline void collect(const real* const* planes, Py_ssize_t at, Py_ssize_t ro
             gather_planes_f32(planes, at + r * row, cols, block + r * cols * lanes, far)
         else:
             gather_planes_f64(planes, at + r * row, cols, block + r * cols * lanes, far)
-
-
-cdef inline void pack(const real* x, Py_ssize_t rows, Py_ssize_t row, Py_ssize_t cols, Py_ssize_t pixel, Py_ssize_t first,
-                      Py_ssize_t channels, Py_ssize_t repeat, Py_ssize_t width, real* block, bint far) noexcept nogil:
-    """Rows that lie `row` apart, `width` of their channels from `first` on, of which `repeat` share one of x."""
-    cdef Py_ssize_t lanes = lanes_of(sizeof(real))
-    if repeat == 1 and channels >= lanes:
-        copy_pixels(x + first, rows, row, cols, pixel, width, block, far)
-    elif real is float:
-        pack_pixels_f32(x, rows, row, cols, pixel, first, dw_min(lanes, channels - first), repeat, block)
-    else:
-        pack_pixels_f64(x, rows, row, cols, pixel, first, dw_min(lanes, channels - first), repeat, block)
 
 
 cdef inline void add_copied(const GradPlan* p, dw_grad* g, const Unit* u, const real* x, const real* grad, real* acc,
@@ -618,7 +602,7 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
     if last:
         if p.channels < p.lanes and p.cols.stride == 1:
             return ROWS
-        if p.fit > 0 and p.taps > 9 and (p.channels < p.lanes or p.repeat > 1):
+        if p.fit > 0 and (p.channels < p.lanes or p.repeat > 1) and (p.taps > 9 or DW_VECTOR_BYTES == 32 and p.repeat > 1):
             return PACKED
         # units copy again what they share, so those of small kernels must be high (3x3: 6 rows of 80 1.15 times as fast, 4 rows
         # of 112 0.91 to 1.07)

@@ -1065,19 +1065,6 @@ static void DW(grad_add_lanes)(const REAL *acc, ptrdiff_t taps, ptrdiff_t period
     }
 }
 
-/* Pixels of rows `row` apart as a run of vectors of `lanes` output channels from `first` on, of which `repeat` share a channel of x;
- * copy_pixels of _tiles.h where none do and a vector is full. */
-static void DW(pack_pixels)(const REAL *x, ptrdiff_t rows, ptrdiff_t row, ptrdiff_t cols, ptrdiff_t pixel, ptrdiff_t first,
-                            ptrdiff_t lanes, ptrdiff_t repeat, REAL *block) {
-    x += first / repeat;
-    const MASK m = DW(lanes)(0, (first + lanes - 1) / repeat - first / repeat + 1);
-    IVEC index;
-    for (ptrdiff_t l = 0; l < LANES; l++)
-        ((REAL_INT *)&index)[l] = (REAL_INT)(l < lanes ? (first + l) / repeat - first / repeat : 0);
-    for (; rows > 0; rows--, x += row, block += cols * LANES)
-        for (ptrdiff_t i = 0; i < cols; i++) DW(store)(block + i * LANES, DW(load_indexed)(x + i * pixel, m, index));
-}
-
 /* Rows of `cols` pixels, `row` apart, as rows without gaps, `pitch` apart; what follows each is fetched for the next call. */
 static void DW(copy_rows)(const REAL *x, ptrdiff_t rows, ptrdiff_t row, ptrdiff_t cols, ptrdiff_t pixel, ptrdiff_t channels,
                           ptrdiff_t pitch, REAL *out) {

@@ -49,33 +49,7 @@ cdef extern from *:
     #include "_input_grad_tiles.h"
     #include "_kernel_grad_tiles.h"
     #include "_peak.h"
-    #ifdef _MSC_VER                      /* one lane: nothing to align for */
-    #include <stdlib.h>
-    #define aligned_alloc(alignment, size) malloc(size)
-    #endif
-    #ifdef _OPENMP
-    #include <omp.h>
-    #define dw_max_threads omp_get_max_threads
-    #define dw_thread_num omp_get_thread_num
-    #define dw_seconds omp_get_wtime
-    enum { DW_OPENMP = 1 };
-    #else
-    #define dw_max_threads() 1
-    #define dw_thread_num() 0
-    #include <time.h>
-    #define dw_seconds() ((double)clock() / CLOCKS_PER_SEC)
-    enum { DW_OPENMP = 0 };
-    #endif
-    enum { DW_VECTOR_BYTES = DW_BYTES };
-    #ifdef __clang__
-    #define DW_COMPILER "clang " __clang_version__
-    #elif defined(__GNUC__)
-    #define DW_COMPILER "gcc " __VERSION__
-    #elif defined(_MSC_VER)
-    #define DW_COMPILER "msvc"
-    #else
-    #define DW_COMPILER "unknown"
-    #endif
+    #include "_platform.h"
     """
     const char* DW_COMPILER
     enum: DW_OPENMP, DW_VECTOR_BYTES, DW_ANY_ROWS, DW_ANY_COLS, DW_TAP_LANES, DW_TALL_ROWS
@@ -83,6 +57,7 @@ cdef extern from *:
     int dw_max_threads() nogil
     int dw_thread_num() nogil
     double dw_seconds() nogil
+    Py_ssize_t dw_third_cache() nogil
     ctypedef struct PyThreadState
     PyThreadState* PyThreadState_Get() nogil
     PyThreadState* PyEval_SaveThread() nogil
@@ -144,13 +119,17 @@ cdef enum:
     RESUME_COST = 4           # ... an output waits in the scratch for more inputs
     STAGED_BYTES = 128        # of each of those pixels at a time, or half to four times as many: see staged_rows
     FAR_BYTES = 6291456       # of x and y: beyond, what is used next is fetched while this is used, and see `far` in _tiles.h
-    STREAM_BYTES = 17825792   # the same: beyond, they come from memory, which is fast along rows only (L3 here: 32 MB, shared)
+    STREAM_BYTES = 17825792   # the same: beyond, they come from memory, which is fast along rows only; see stream_bytes
     WIDE_ROW = 64             # outputs of strided rows that are parted, not turned, where their vectors are nearly full
     LONG_ROW = 192            # numbers: planes with longer rows are run along them
     FEW_PAGES = 65536         # bytes of a plane from memory that shifted tiles take (16 x 56x56x72 1.5 times, 145x145 0.75)
     PHASE_BYTES = 32768       # of planes whose row phases are taken one after the other: a share of L2
     UNEVEN = 8                # parts of a worker from which on one more or less does not matter
     ROUND = 1 << 26           # multiply-adds of a worker between two looks at the signals: 1 ms here, at worst a third of 1 s
+
+
+# With an L3 of 32 MB; of a smaller one the same share (8 MB: 112x112x96 at stride 2 1.5 times as fast, 8 x 28x28x256 1.25).
+cdef Py_ssize_t stream_bytes = STREAM_BYTES // 32 * (dw_min(dw_third_cache() or 33554432, 33554432) >> 20)
 
 
 cdef inline Py_ssize_t lanes_of(Py_ssize_t size) noexcept nogil:
@@ -501,7 +480,7 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
         last = False          # the same numbers in the same order: one plane
     p.watch = make_watch(<double> p.images * p.channels * p.rows.out * p.cols.out * p.rows.taps * p.cols.taps, workers)
     touched = touched_bytes(&p.rows, &p.cols, p.images, p.channels, p.repeat, size)
-    p.geometry.far, p.geometry.stream = dw_min(touched // FAR_BYTES, 2), touched > STREAM_BYTES
+    p.geometry.far, p.geometry.stream = dw_min(touched // FAR_BYTES, 2), touched > stream_bytes
     p.geometry.clamp = len(clamp) == 2
     p.geometry.lo, p.geometry.hi = clamp if clamp else (0.0, 0.0)
     p.geometry.pad, p.geometry.period, p.geometry.repeat, p.geometry.cols = 0, 1, 1, p.cols.out
@@ -509,7 +488,7 @@ cdef bint _forward(bint last, const real[:, :, :, :] x, const real[:, :, :, :] w
     few = last and few_serve(&p, size, workers, &t)
     # how full a vector of one pixel's channels would be; flat rows with a stride or multiplier are parted first
     flat = (last and not few
-            and p.channels <= (lanes - 1 if p.repeat * p.cols.stride == 1 else lanes // 2 if p.cols.stride == 1
+            and p.channels <= ((lanes - 1 if p.repeat == 1 or DW_VECTOR_BYTES == 32 else lanes // 2) if p.cols.stride == 1
                                else dw_min(lanes // 2 - 1, FLAT_STRIDED))
             and (p.cols.stride == 1 or p.cols.stride <= FLAT_STRIDE and p.rows.taps > p.rows.stride and DW_VECTOR_BYTES >= 32)
             and (numbers * size <= PATTERN_BYTES or p.repeat == 1 and p.cols.stride == 1 and DW_VECTOR_BYTES > 16)

@@ -4,7 +4,8 @@
     x (N, C, H, W), y (N, C*M, OH, OW)     planes as channels: a vector's number of planes, turned into pixels and back; a band
                                            of whole rows or of some columns, which may see the inputs in chunks
     x (N, H, W, C), y (N, OH, OW, C)       pixels a power of two apart: some channels of each, since whole pixels share few sets
-                                           of the nearest cache; phase by phase where the kernel is dilated
+                                           of the nearest cache; phase by phase where the kernel is dilated.  With a
+                                           multiplier (AVX2): as vectors of outputs
 
 Part of _kernels.pyx.  The tiles are those of channels_last, so the order of sums is theirs.  Which images go these ways is
 measured: turning and copying cost several multiply-adds of every number.
@@ -15,6 +16,10 @@ Refused here: argument checks, scratch beyond SCRATCH_BYTES a worker, planes wit
 cdef extern from *:
     void copy_pixels_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, float*, bint) nogil
     void copy_pixels_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, double*, bint) nogil
+    void pack_pixels_f32(const float*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                         Py_ssize_t, float*) nogil
+    void pack_pixels_f64(const double*, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                         Py_ssize_t, double*) nogil
     void gather_planes_f32(const float* const*, Py_ssize_t, Py_ssize_t, float*, bint) nogil
     void gather_planes_f64(const double* const*, Py_ssize_t, Py_ssize_t, double*, bint) nogil
     void scatter_planes_f32(const float*, Py_ssize_t, float*, Py_ssize_t, Py_ssize_t) nogil
@@ -78,6 +83,18 @@ cdef inline void copy_pixels(const real* x, Py_ssize_t rows, Py_ssize_t row, Py_
         copy_pixels_f32(x, rows, row, cols, pixel, channels, block, far)
     else:
         copy_pixels_f64(x, rows, row, cols, pixel, channels, block, far)
+
+
+cdef inline void pack(const real* x, Py_ssize_t rows, Py_ssize_t row, Py_ssize_t cols, Py_ssize_t pixel, Py_ssize_t first,
+                      Py_ssize_t channels, Py_ssize_t repeat, Py_ssize_t width, real* block, bint far) noexcept nogil:
+    """Rows that lie `row` apart, `width` of their channels from `first` on, of which `repeat` share one of x."""
+    cdef Py_ssize_t lanes = lanes_of(sizeof(real))
+    if repeat == 1 and channels >= lanes:
+        copy_pixels(x + first, rows, row, cols, pixel, width, block, far)
+    elif real is float:
+        pack_pixels_f32(x, rows, row, cols, pixel, first, dw_min(width, channels - first), repeat, channels // repeat, block)
+    else:
+        pack_pixels_f64(x, rows, row, cols, pixel, first, dw_min(width, channels - first), repeat, channels // repeat, block)
 
 
 cdef inline const real* near_weights(Plan* p, const real* w, const real* bias, Py_ssize_t channels,
@@ -145,13 +162,33 @@ cdef inline bint shares_sets(const Plan* p, Py_ssize_t size, Py_ssize_t columns)
     return pitch % 512 == 0 and p.rows.taps * columns * gcd(64, pitch // 64) > 8 * 64
 
 
+cdef Py_ssize_t spread_rows(Plan* p, Py_ssize_t size) noexcept nogil:
+    """As staged_rows, where a depth multiplier repeats the numbers of pixels: as the vectors of outputs that they serve."""
+    cdef Py_ssize_t taps = p.rows.taps * p.cols.taps, shared = p.rows.taps - p.rows.step, rest, rows
+    cdef Py_ssize_t inputs = dw_ceil_div(p.rows.size, p.rows.dilation), columns = dw_ceil_div(p.cols.size, p.cols.dilation)
+    if DW_VECTOR_BYTES != 32 or p.channels * size < DW_VECTOR_BYTES or taps == 1:    # not measured with others
+        return 0
+    p.staged = (2 if taps <= 9 and p.rows.step == 1 else 1) * DW_VECTOR_BYTES     # larger kernels: the same or 0.9
+    while p.staged >= DW_VECTOR_BYTES:
+        rest = (SCRATCH_BYTES - weight_room(p)) // p.staged // columns
+        if inputs <= rest:
+            return dw_ceil_div(p.rows.out, p.rows.phases)
+        rows = (rest - p.rows.taps) // p.rows.step + 1 if rest >= p.rows.taps else 0
+        if rows and rows * p.rows.step * taps >= 24 * shared:
+            return rows
+        p.staged //= 2
+    return 0
+
+
 cdef Py_ssize_t staged_rows(Plan* p, Py_ssize_t size) noexcept nogil:
     """Output rows of a phase whose inputs fit the scratch, p.staged bytes of each, which is set; 0 where that does not help."""
     cdef Py_ssize_t span = p.rows.taps, shared = span - p.rows.step, most = 1, rest, rows, served
     cdef Py_ssize_t inputs = dw_ceil_div(p.rows.size, p.rows.dilation), columns = dw_ceil_div(p.cols.size, p.cols.dilation)
     cdef bint small = p.rows.taps * p.cols.taps <= 9
+    if p.repeat > 1:
+        return spread_rows(p, size)
     if (p.xw == 0 or p.channels * size < DW_VECTOR_BYTES or p.rows.taps * p.cols.taps == 1
-            or p.repeat > 1 or not DW_VECTOR_BYTES or not shares_sets(p, size, columns)):
+            or not DW_VECTOR_BYTES or not shares_sets(p, size, columns)):
         return 0
     # so few columns of a phase serve too few multiply-adds (33x33x1024 3x3 dilated by 12: copied 442 us, in place 257)
     if p.cols.dilation > 1 and columns < (6 if small else p.cols.taps):
@@ -209,8 +246,8 @@ cdef void staged_task(const Plan* shared, Py_ssize_t task, const real* x, const 
         near = near_weights(&p, w + c, own, channels, scratch)    # once: all phases have the same taps
         for fw in range(shared.cols.phases):
             p.cols = phase_of(&shared.cols, fw, &col0)
-            copy_pixels(x + col0 * p.xw + c, band.in1 - band.in0, shared.rows.dilation * p.xh, p.cols.size,
-                        shared.cols.dilation * p.xw, channels, scratch, shared.geometry.far)
+            pack(x + col0 * p.xw, band.in1 - band.in0, shared.rows.dilation * p.xh, p.cols.size, shared.cols.dilation * p.xw, c,
+                 p.channels, p.repeat, channels, scratch, shared.geometry.far)
             scratch_blocks(&p, &band, scratch, channels, near, own, y + fw * p.yw + c, shared.rows.phases * p.yh,
                            shared.cols.phases * p.yw)
 

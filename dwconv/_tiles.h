@@ -128,6 +128,7 @@ typedef struct {
     MASK out, in;
     IVEC index;
     ptrdiff_t count;
+    DW(dw_repeat) repeat;
 } DW(dw_block);
 
 DW_INLINE void DW(clamp_all)(const dw_geometry *g, VEC *acc, const int count) {
@@ -140,6 +141,7 @@ DW_INLINE VEC DW(load_channels)(const REAL *x, const int mode, const DW(dw_block
 #if DW_WRAPS
     if (mode == DW_WRAPPED) return DW(load_two)(x, x + b->count, b->out);
 #endif
+    if (mode == DW_REPEAT) return DW(load_repeated)(x, &b->repeat);
     return mode == DW_PLAIN ? DW(load)(x) : DW(load_indexed)(x, b->in, b->index);
 }
 
@@ -683,7 +685,9 @@ static void DW(tall_plane)(const dw_geometry *g, const REAL *x, const REAL *w, c
 /* S vectors of a row as S vectors of every S-th number. */
 DW_INLINE void DW(part_vectors)(const VEC *in, VEC *out, const int S) {
     if (S == 2) out[0] = DW(even)(in[0], in[1]), out[1] = DW(odd)(in[0], in[1]);
-#if DW_BYTES >= 32
+#if DW_BYTES == 32
+    if (S == 3) DW(part_thirds)(in, out);
+#elif DW_BYTES == 64
     if (S == 3) DW_UNROLL for (int f = 0; f < 3; f++) {
         const IVEC lane = {DW_JOIN(DW_IOTA_, LANES)};
         const IVEC from = lane * 3 + f, past = lane + (from >= 2 * LANES) * (lane - from + LANES);
@@ -714,6 +718,12 @@ DW_INLINE void DW(part_row)(const dw_geometry *g, const REAL *x, ptrdiff_t cols,
 
 /* S vectors of every S-th number as S vectors of a row. */
 DW_INLINE void DW(join_vectors)(const VEC *in, VEC *out, const int S) {
+#if DW_BYTES == 32
+    if (S == 3) {
+        DW(join_thirds)(in, out);
+        return;
+    }
+#endif
 #if DW_BYTES >= 32
     DW_UNROLL for (int f = 0; f < S; f++) {
         const IVEC lane = {DW_JOIN(DW_IOTA_, LANES)};
@@ -994,7 +1004,7 @@ DW_REPEAT_TILES(TILE)
 #define STRIP_2(row, R) if (MOST_ >= 2) STRIP(row, 2, R)
 #define STRIP_3(row, R) if (MOST_ >= 3) STRIP(row, 3, R)
 DW_CHANNEL_ANY(any, DW_PLAIN, DW_ANY_ROWS, DW_ANY_STRIDE)
-DW_CHANNEL_ANY(repeat, DW_REPEAT, DW_ANY_ROWS, 1)
+DW_CHANNEL_ANY(repeat, DW_REPEAT, DW_ANY_ROWS, (DW_BYTES == 32 ? 2 : 1))
 DW_CHANNEL_ANY(partial, DW_PARTIAL, 1, (DW_BYTES >= 32 ? DW_ANY_STRIDE : 1))
 #undef STRIP
 #undef STRIP_0
@@ -1075,6 +1085,10 @@ static void DW(channel_blocks)(const dw_geometry *g, const REAL *x, const REAL *
         }
         return;
     }
+    /* load_repeated reads two numbers: of images of one channel, the next pixel's, which the last row may lack */
+    const ptrdiff_t numbers = channels / g->repeat;
+    const int alone = DW_BYTES == 32 && numbers == 1;
+    const ptrdiff_t safe = !alone ? r1 : g->xh <= 0 || g->xw <= 0 ? r0 : dw_max(dw_min(dw_ceil_div(g->row_hi - g->kh, g->sh), r1), r0);
     for (ptrdiff_t k = 0; k < blocks; k++) {
         DW(dw_block) b;
         const ptrdiff_t at = DW(block_at)(first, k, channels), in = at / g->repeat;
@@ -1083,13 +1097,19 @@ static void DW(channel_blocks)(const dw_geometry *g, const REAL *x, const REAL *
         b.in = DW(lanes)(0, (at + b.count - 1) / g->repeat - in + 1);
         for (int l = 0; l < LANES; l++) ((REAL_INT *)&b.index)[l] = (REAL_INT)(l < b.count ? (at + l) / g->repeat - in : 0);
         const REAL *own = bias ? bias + at : NULL;
-        if (b.count < LANES) DW(channel_partial)(g, x + in, w + at, own, y + at, r0, r1, 0, 1, channels, &b);
+        const ptrdiff_t split = b.count < LANES ? r0 : safe;
+        if (split < r1) DW(channel_partial)(g, x + in, w + at, own, y + at, split, r1, 0, 1, channels, &b);
+        if (r0 == split) continue;
+        b.repeat = DW(repeat_lanes)(at, LANES, g->repeat, alone ? 2 : numbers);
+        const REAL *const from = x + b.repeat.from;
 #define TILE(K, S, R, T)                                                                                                   \
-        else if (g->kh == K && g->kw == K && g->sh == S && g->sw == S)                                                     \
-            DW(repeat_##K##_##S)(g, x + in, w + at, own, y + at, r0, r1, &b);
+        if (g->kh == K && g->kw == K && g->sh == S && g->sw == S) {                                                        \
+            DW(repeat_##K##_##S)(g, from, w + at, own, y + at, r0, split, &b);                                             \
+            continue;                                                                                                      \
+        }
         DW_REPEAT_TILES(TILE)
 #undef TILE
-        else DW(channel_repeat)(g, x + in, w + at, own, y + at, r0, r1, 0, 1, channels, &b);
+        DW(channel_repeat)(g, from, w + at, own, y + at, r0, split, 0, 1, channels, &b);
     }
 }
 
@@ -1181,6 +1201,25 @@ static void DW(copy_pixels)(const REAL *x, ptrdiff_t rows, ptrdiff_t row, ptrdif
                             REAL *out, const int far) {
     if (far) DW(copy_each)(x, rows, row, cols, pixel, channels, out, 1);
     else DW(copy_each)(x, rows, row, cols, pixel, channels, out, 0);
+}
+
+/* The same of `channels` output channels from `first` on, of which `repeat` share one of the `numbers` of a pixel of x, or of fewer than a
+ * vector, which becomes one. */
+static void DW(pack_pixels)(const REAL *x, ptrdiff_t rows, ptrdiff_t row, ptrdiff_t cols, ptrdiff_t pixel, ptrdiff_t first,
+                            ptrdiff_t channels, ptrdiff_t repeat, ptrdiff_t numbers, REAL *out) {
+    const ptrdiff_t width = dw_max(channels, LANES), lanes = dw_min(channels, LANES);
+    for (ptrdiff_t c = 0; c < channels; c += LANES) {
+        const ptrdiff_t at = dw_max(dw_min(c, channels - LANES), 0), one = (first + at) / repeat;
+        const DW(dw_repeat) q = DW(repeat_lanes)(first + at, lanes, repeat, numbers);
+        REAL *to = out + at;
+#define PIXELS(from, load) \
+    for (ptrdiff_t r = 0; r < rows; r++) \
+        for (ptrdiff_t i = 0; i < cols; i++, to += width) { const REAL *const p = x + r * row + i * pixel + (from); DW(store)(to, load); }
+        if (numbers == 1) PIXELS(0, DW(load_splat)(p))
+        else if (repeat > 1) PIXELS(q.from, DW(load_repeated)(p, &q))
+        else PIXELS(one, DW(load_lanes)(p, q.in))
+#undef PIXELS
+    }
 }
 
 /* ---- planes as channels: `pixels` numbers of each of LANES planes to a run of vectors, and back ---- */

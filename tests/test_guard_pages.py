@@ -193,6 +193,8 @@ def grid(vector_bytes):
             yield Case(**common, c=c, h=9, w=(4 if c == 2 else 20) * lanes + tail, size=(kernel,) * 2, strides=(2, 2))
         for tail in tails:  # planes as channels, in windows of columns
             yield Case(**common, c=lanes + 1, h=9, w=600 + tail, size=(9, 5), strides=(2, 3))
+        for c, stride in itertools.product((1, 2, 3), (1, 2)):  # a multiplier over rows that do not fit the scratch
+            yield Case(**common, h=5, w=700, c=c, m=lanes + 1, size=(3, 3), strides=(stride,) * 2)
         for tail, stride, gap in itertools.product(tails, (1, 2), (0, 5)):  # read past the ends of rows, but not of planes
             yield Case(**common, n=2, h=3, w=8 * lanes * stride + tail, c=2, strides=(stride,) * 2, gap=gap)
         outs = sorted({max(lanes // 4, 1), max(lanes // 2, 1), *(n * lanes + k for n in (1, 2, 3) for k in (0, 1, 3)), 4 * lanes})

@@ -617,6 +617,18 @@ def test_multipliers(kernels, size, options):
         check((1, 5, 9, c), (*size, m), **options)
 
 
+@pytest.mark.parametrize("strides", [1, 2, 3])
+def test_multipliers_of_wide_rows(kernels, strides):
+    """Rows that do not fit the scratch as vectors of outputs, of one channel and more; read forwards and back."""
+    for (c, m), taps in itertools.product(((1, 9), (1, 16), (2, 17), (3, 6), (5, 2)), (3, 4)):
+        check((1, 6, 700, c), (taps, taps, m), padding="same", strides=strides)
+    x = np.arange(6 * 700, dtype=np.float32).reshape(6, 700, 1) % 7
+    kernel = np.arange(9 * 9, dtype=np.float32).reshape(3, 3, 1, 9) % 5
+    for view in (x[::-1], x[:, ::-1], np.broadcast_to(x[:1, :1], x.shape)):
+        assert_equal(dwconv.depthwise_conv2d(view, kernel, strides=strides),
+                     dwconv.depthwise_conv2d(view.copy(), kernel, strides=strides), "another layout")
+
+
 @pytest.mark.parametrize("shape", [(65, 64, 33, 4), (129, 66, 35, 3), (70, 130, 17, 2)], ids=str)
 def test_multipliers_in_bands(kernels, shape):
     """More than 1 MB of input and output: each block of channels goes over bands of rows."""
