@@ -10,6 +10,7 @@ import numpy as np
 
 from ._messages import short
 
+_ndarray = np.ndarray
 COMPUTED = {np.dtype(np.float32), np.dtype(np.float64)}
 _PLAIN = {int, float, bool, np.ndarray}  # elements of lists, without a second look
 
@@ -129,7 +130,7 @@ def self_overlap(a):
 
 def check_out(out, shape, dtype):
     """Whether a kernel can write to `out` as it lies; ValueError or TypeError if nothing can."""
-    if type(out) is np.ndarray and out.shape == shape and out.dtype == dtype and out.flags.carray:
+    if type(out) is _ndarray and out.dtype is dtype and out.shape == shape and out.flags.carray:
         return True
     if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
         raise TypeError(f"out must be a NumPy array, not {type(out).__name__:.80}")

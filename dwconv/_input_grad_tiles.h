@@ -299,12 +299,12 @@ DW_INLINE void DW(store_on)(REAL *p, VEC v, MASK on, ptrdiff_t n) {
 #endif
 }
 
-/* The vector at p; or, folded, one half of it from there and one from the next row. */
-DW_INLINE VEC DW(load_pairs)(const REAL *p, const ptrdiff_t xh, MASK on, MASK next, const int fold, const int checked) {
+/* The vector at p; or, folded, one half of it from there and one from the next row.  within: all of it may be read. */
+DW_INLINE VEC DW(load_pairs)(const REAL *p, const ptrdiff_t xh, MASK on, MASK next, const int fold, const int checked, const int within) {
 #if DW_VECTORS
-    if (fold) return (VEC)((IVEC)DW(load_lanes)(p, on) | (IVEC)DW(load_lanes)(p + (xh - LANES / 2), next));
+    if (fold) return (VEC)((IVEC)DW(load_within)(p, on, within) | (IVEC)DW(load_within)(p + (xh - LANES / 2), next, within));
 #endif
-    return checked ? DW(load_lanes)(p, on) : DW(load)(p);
+    return checked ? DW(load_within)(p, on, within) : DW(load)(p);
 }
 
 /* Two rows of each plane of x_grad, T vectors of pairs of columns from pair `pair` on, then the next two; or, folded, four rows,
@@ -315,6 +315,9 @@ DW_INLINE void DW(grad_pair_rows)(const dw_grad_planes *g, const REAL *x, const 
     enum { HALF = LANES / 2 };
     const ptrdiff_t column = pair + (g->col_pad - PW) / 2 - (K - 1 - PW) / 2, first = (g->row_pad - PH) / 2 - (K - 1 - PH) / 2;
     const ptrdiff_t size = g->rows, out = g->grad_rows, wide = g->cols - 2 * pair, xh = g->xh, yh = g->yh;
+    const ptrdiff_t down = (out - 1) * xh, over = (g->planes - 1) * g->xc, reach = (DW_MET(K, PH) - 1 + fold) * xh; /* any sign */
+    const REAL *const lo = x + dw_min(down, 0) + dw_min(over, 0), *const hi = lo + dw_max(down, -down) + dw_max(over, -over) + g->grad_cols;
+    const int edges = checked && T == 1 && DW_VECTORS && DW_BYTES < 64; /* weights are -0 where an input is missing, see else_minus_zero */
     const MASK none = DW(lanes)(0, 0);
     MASK on[3 * 4], next[3 * 4], both[3 * 4], stored[2 * 4];
     DW_UNROLL for (int k = 0; k < DW_MET(K, PW) * T; k++) {
@@ -327,36 +330,42 @@ DW_INLINE void DW(grad_pair_rows)(const dw_grad_planes *g, const REAL *x, const 
     x += first * xh + column;
     y += 2 * pair;
     for (ptrdiff_t plane = 0; plane < g->planes; plane++, x += g->xc, y += g->yc, w++) {
-        VEC wv[25];
+        VEC wv[25], edge[25];
         const REAL *p = x;
         REAL *q = y;
         ptrdiff_t row = first; /* of the gradient */
         DW_UNROLL for (int k = 0; k < K * K; k++) wv[k] = DW(splat)(w[k / K * g->wh + k % K * g->ww]);
+#if DW_VECTORS && DW_BYTES < 64
+        if (edges) DW_UNROLL for (int k = 0; k < K * K; k++) /* of tap column j, those of the gradient that it meets */
+            edge[k] = DW(else_minus_zero)(wv[k], both[(K - 1 - PW) / 2 - (k % K - PW - ((k % K + PW) & 1)) / 2]);
+#endif
         for (ptrdiff_t i = 0; i < size; i += fold ? 4 : 2) {
             VEC acc[4 * 4];
             DW_UNROLL for (int k = 0; k < 4 * T; k++) acc[k] = DW(splat)(0);
-#define TAPS(ON, NEXT, BOTH)                                                                                                  \
+            const int within = p + dw_min(reach, 0) - fold * HALF >= lo && p + dw_max(reach, 0) + DW_MET(K, PW) - 1 + LANES <= hi;
+#define TAPS(ON, NEXT, BOTH, inner)                                                                                                  \
             DW_UNROLL for (int u = 0; u < DW_MET(K, PW); u++) {                                                               \
                 DW_UNROLL for (int k = 0; k < T; k++) {                                                                       \
-                    VEC v = DW(load_pairs)(p + (t * xh + u + k * LANES), xh, ON, NEXT, fold, checked);                        \
+                    VEC v = DW(load_pairs)(p + (t * xh + u + k * LANES), xh, ON, NEXT, fold, checked, inner);                   \
                     DW_ONE_LOAD(v);                                                                                           \
                     DW_UNROLL for (int b = 0; b < 4; b++) {                                                                   \
                         const int f = b / 2 + PH - 2 * (t - (K - 1 - PH) / 2), j = b % 2 + PW - 2 * (u - (K - 1 - PW) / 2);   \
                         if (0 <= f && f < K && 0 <= j && j < K) {                                                             \
-                            if (checked) acc[b * T + k] = DW(add_product)(acc[b * T + k], v, wv[f * K + j], BOTH);            \
+                            if (inner) acc[b]            = acc[b] + v * edge[f * K + j];                                      \
+                            else if (checked) acc[b * T + k] = DW(add_product)(acc[b * T + k], v, wv[f * K + j], BOTH);       \
                             else acc[b * T + k] = acc[b * T + k] + v * wv[f * K + j];                                         \
                         }                                                                                                     \
                     }                                                                                                         \
                 }                                                                                                             \
             }
-            if (row >= 0 && row + DW_MET(K, PH) + fold <= out) {
-                DW_UNROLL for (int t = 0; t < DW_MET(K, PH); t++) TAPS(on[u * T + k], next[u * T + k], both[u * T + k])
+            if (row >= 0 && row + DW_MET(K, PH) + fold <= out && (!edges || within)) {
+                DW_UNROLL for (int t = 0; t < DW_MET(K, PH); t++) TAPS(on[u * T + k], next[u * T + k], both[u * T + k], edges)
             } else {
                 DW_UNROLL for (int t = 0; t < DW_MET(K, PH); t++) {
                     const int here = 0 <= row + t && row + t < out, there = fold && 0 <= row + t + 1 && row + t + 1 < out;
                     if (!here && !there) continue;
                     TAPS(here ? on[u * T + k] : none, there ? next[u * T + k] : none,
-                         (here ? on[u * T + k] : none) | (there ? next[u * T + k] : none))
+                         (here ? on[u * T + k] : none) | (there ? next[u * T + k] : none), 0)
                 }
             }
 #undef TAPS

@@ -118,6 +118,7 @@ cdef enum:
     TURN_COST = 64            # multiply-adds in whose time a vector of pixels of each of its planes is turned
     RESUME_COST = 4           # ... an output waits in the scratch for more inputs
     STAGED_BYTES = 128        # of each of those pixels at a time, or half to four times as many: see staged_rows
+    SPREAD_COLUMNS = 24       # of outputs at a time, at least, where a multiplier's vectors are written out
     FAR_BYTES = 6291456       # of x and y: beyond, what is used next is fetched while this is used, and see `far` in _tiles.h
     STREAM_BYTES = 17825792   # the same: beyond, they come from memory, which is fast along rows only; see stream_bytes
     WIDE_ROW = 64             # outputs of strided rows that are parted, not turned, where their vectors are nearly full

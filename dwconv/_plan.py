@@ -19,7 +19,7 @@ class Plan(typing.NamedTuple):
     cols: tuple
     out_shape: tuple   # of the result, with the batch axis
     kernel_shape: tuple  # (kh, kw, C*M)
-    work: int          # its multiply-adds, and 5 for each number read or written
+    work: int          # its multiply-adds, and 5 for each number read or written; 0: there are none of the ones or of the others
 
 
 def _is_first(data_format):
@@ -52,8 +52,9 @@ def forward(x_shape, kernel_shape, strides, padding, dilation_rate, data_format,
     cols = axis("width", w, kw, strides[1], dilation_rate[1], pads[1])
     out = (n, c * multiplier, rows[1], cols[1]) if first else (n, rows[1], cols[1], c * multiplier)
     countable("the result", out)
-    results = n * rows[1] * cols[1] * c * multiplier
-    return Plan(rows, cols, out, (kh, kw, c * multiplier), results * kh * kw + 5 * (results + n * h * w * c))
+    results, numbers = n * rows[1] * cols[1] * c * multiplier, n * h * w * c
+    work = results * kh * kw + 5 * (results + numbers) if results and numbers else 0
+    return Plan(rows, cols, out, (kh, kw, c * multiplier), work)
 
 
 def _of_gradient(name, x_shape, kernel_shape, grad_shape, options):

@@ -457,8 +457,7 @@ DW_INLINE void DW(shifted_rows)(const dw_geometry *g, const REAL *x, const REAL 
     const ptrdiff_t xh = g->xh, yh = g->yh, t0 = g->row_lo, t1 = dw_min(g->row_hi, (r1 - 1) * S + K), size = S * T * LANES + K - 1;
     VEC acc[3 * MOST], edge[9]; /* edge: weights of vectors that may miss inputs */
     REAL copy[2 * MOST * LANES + 2];
-    DW_UNROLL for (int k = 0; k < K * K; k++)
-        edge[k] = (VEC)(((IVEC)DW(splat)(w[k]) & m.in[k % K]) | ((IVEC)DW(splat)((REAL)-0.0) & ~m.in[k % K]));
+    DW_UNROLL for (int k = 0; k < K * K; k++) edge[k] = DW(else_minus_zero)(DW(splat)(w[k]), m.in[k % K]);
     DW_UNROLL for (int k = 0; k < A * T; k++) acc[k] = bias;
     x += r0 * S * xh;
     y += (r0 - A + 1) * yh;

@@ -902,7 +902,7 @@ enum { DW_ANY_ROWS = 2, DW_ANY_COLS = 7, DW_ANY_STRIDE = 3, DW_WIDE_ROWS = 4, DW
     TILE(5, 1, 1, 8, 0, 2) TILE(7, 1, 1, 8, 0, 2)                                                   \
     TILE(5, 1, 1, 7, 0, 0) TILE(5, 2, 1, 7, 0, 0) TILE(7, 1, 1, 7, 0, 0) TILE(7, 2, 1, 7, 0, 0)
 #if DW_BYTES == 32
-#define DW_REPEAT_TILES(TILE) TILE(3, 1, 2, 4) TILE(3, 2, 2, 4)
+#define DW_REPEAT_TILES(TILE) /* vectors of outputs are written out, see spread_rows of _scratch.pxi */
 #define DW_PLANE_UNIT(TILE) TILE(3, 1, 2, 1) TILE(5, 1, 2, 0)
 #define DW_FLAT_TILES(TILE) TILE(3, 2) TILE(5, 2) TILE(7, 2)
 enum { DW_WIDE_ROWS = 4, DW_WIDE_VECTORS = 3 }; /* 12 sums, 3 inputs, 1 weight */

@@ -77,7 +77,8 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
     if bias is not None and type(bias) is not _ndarray:
         bias = as_array("bias", bias)
     dtype = computed = x.dtype
-    if dtype not in COMPUTED or kernel.dtype is not dtype or (bias is not None and bias.dtype is not dtype):
+    mixed = dtype not in COMPUTED or kernel.dtype is not dtype or (bias is not None and bias.dtype is not dtype)
+    if mixed:
         dtype, computed = common_dtypes((x, kernel) if bias is None else (x, kernel, bias))
     if type(strides) is not int:
         strides = hashable("strides", strides)
@@ -90,33 +91,34 @@ def depthwise_conv2d(x, kernel, bias=None, *, strides=1, padding="valid", dilati
         from . import activations  # here, since most calls need none, and it would double the import time
 
         clamp, function = activations._fused(activation)
-    if workers is not None:
+    if workers is not None and not (type(workers) is int and workers > 0):
         workers = _runtime.check_workers(workers)
-    rows, cols, shape, kernel_shape, work = _plan.forward(x.shape, kernel.shape, strides, padding, dilation_rate, data_format)
-    channels, batch = kernel_shape[2], x.ndim == 4
-    if bias is not None and bias.shape != (channels,):
-        raise ValueError(f"bias must have shape ({channels},), one number per output channel, got {bias.shape}")
+    x_shape = x.shape  # read once
+    rows, cols, shape, kernel_shape, work = _plan.forward(x_shape, kernel.shape, strides, padding, dilation_rate, data_format)
+    batch = len(x_shape) == 4
+    if bias is not None and bias.shape != kernel_shape[2:]:
+        raise ValueError(f"bias must have shape {kernel_shape[2:]}, one number per output channel, got {bias.shape}")
     if not batch:
         shape = shape[1:]
     direct = out is not None and check_out(out, shape, dtype) and dtype is computed and function is None
     workers = _runtime.resolve_workers(workers, work)
 
     y = out if direct else np.empty(shape, computed)
-    if x.size and y.size:
+    if work:
         if kernel.ndim == 2:
             kernel = np.broadcast_to(kernel[:, :, None], kernel_shape)
         # most arrays need no call, a tenth of a small one's time
-        if not (batch and x.dtype is computed and x.flags.carray):
+        if mixed or not (batch and x.flags.carray):
             x = readable(x if batch else x[None], computed)
-        if not (kernel.dtype is computed and kernel.flags.carray):
+        if mixed or not kernel.flags.carray:
             kernel = packed(kernel, computed)
-        if bias is not None and not (bias.dtype is computed and bias.flags.carray):
+        if bias is not None and (mixed or not bias.flags.carray):
             bias = packed(bias, computed)
         while not _runtime.kernels.forward(data_format, x, kernel, bias, y if batch else y[None], rows, cols, clamp or (),
                                            workers):
             # out shares memory with an input; a new array only with one whose strides span what is not its own
             y, x = np.empty(shape, computed), x if y is out else x.copy()
-    elif y.size:  # an image without rows or columns: outputs of padding alone
+    elif y.size:  # images without rows or columns: outputs of padding alone
         y[...] = 0 if bias is None else bias if data_format == "channels_last" else bias[:, None, None]
         if clamp:
             np.clip(y, *clamp, out=y)
