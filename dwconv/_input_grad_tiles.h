@@ -436,34 +436,21 @@ static void DW(grad_planes)(const dw_grad_planes *g, const REAL *x, const REAL *
 
 /* ---- depth multiplier: the gradients of a channel's outputs are neighbours ---- */
 
-DW_INLINE void DW(add_groups_of)(const REAL *block, ptrdiff_t pixels, REAL *sum, const IVEC *index, const MASK *on,
-                                 const int steps) {
-    for (ptrdiff_t i = 0; i < pixels * LANES; i += LANES) {
-        VEC v = DW(load)(sum + i);
-        DW_UNROLL for (int k = 0; k < steps; k++)
-            v = DW(add_product)(v, DW(load_picked)(block + i, index[k]), DW(splat)(1), on[k]);
-        DW(store)(sum + i, v);
-    }
-}
-
 /* Adds to lane l of each pixel of `sum` the lanes of `block` from at + l * many on, `many` of them, as far as they are lanes from
  * `skip` on; in this order. */
 static void DW(add_groups)(const REAL *block, ptrdiff_t pixels, REAL *sum, ptrdiff_t many, ptrdiff_t at, ptrdiff_t skip) {
-    IVEC index[LANES];
-    MASK on[LANES];
-    const ptrdiff_t steps = dw_min(many, LANES);
-    for (ptrdiff_t k = 0; k < steps; k++) {
-        on[k] = DW(lanes)(0, 0);
+    for (ptrdiff_t k = 0; k < dw_min(many, LANES); k++) {
+        IVEC index;
+        MASK on = DW(lanes)(0, 0);
         for (ptrdiff_t l = 0; l < LANES; l++) {
             const ptrdiff_t from = dw_max(at + l * many, skip) + k;
             const int takes = from < dw_min(at + (l + 1) * many, LANES);
-            ((REAL_INT *)&index[k])[l] = (REAL_INT)(takes ? from : 0);
-            if (takes) on[k] = on[k] | DW(lanes)(l, l + 1);
+            ((REAL_INT *)&index)[l] = (REAL_INT)(takes ? from : 0);
+            if (takes) on = on | DW(lanes)(l, l + 1);
         }
+        for (ptrdiff_t i = 0; i < pixels * LANES; i += LANES)
+            DW(store)(sum + i, DW(add_product)(DW(load)(sum + i), DW(load_picked)(block + i, index), DW(splat)(1), on));
     }
-    if (steps == 2) DW(add_groups_of)(block, pixels, sum, index, on, 2);
-    else if (steps == 4) DW(add_groups_of)(block, pixels, sum, index, on, 4);
-    else for (ptrdiff_t k = 0; k < steps; k++) DW(add_groups_of)(block, pixels, sum, index + k, on + k, 1);
 }
 
 /* Pixels of M vectors, where the lanes of a channel are M neighbours: their sums, in order, to an image.  Even and odd lanes are parted until

@@ -153,16 +153,17 @@ DW_INLINE void DW(plane_strip)(DW_PLANE_ARGUMENTS, const VEC *wv, const int R, c
     DW_UNROLL for (int r = 0; r < R; r++) DW(plane_store)(g, y + r * g->yh, acc + r * T, left, apart, T, checked);
 }
 
-/* Output rows r0..r1 of T vectors of columns from c on; edge: which ends the row, and needs no code for its inside. */
+/* Output rows r0..r1 of T vectors of columns from c on; edge: which ends the row, and needs no code for its inside.  laid: their weights as
+ * vectors, or NULL. */
 DW_INLINE void DW(plane_column)(
-        const dw_geometry *g, const REAL *x, const REAL *w, VEC bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t c, ptrdiff_t apart,
-        ptrdiff_t pitch, const int K, const int S, const int T, const int strip, const int pattern, const int edge) {
+        const dw_geometry *g, const REAL *x, const REAL *w, const VEC *laid, VEC bias, REAL *y, ptrdiff_t r0, ptrdiff_t r1, ptrdiff_t c,
+        ptrdiff_t apart, ptrdiff_t pitch, const int K, const int S, const int T, const int strip, const int pattern, const int edge) {
     const ptrdiff_t first = c * S - g->pad, end = c + (T - 1) * apart + LANES, left = g->cols - c;
     const ptrdiff_t last = S == 1 ? (K - 1) * g->xw + end - 1 - g->pad : first + (S * T + 1) * LANES - 1;
     const int inside = !edge && first >= 0 && last < g->width && end <= g->cols;
     DW_ALIGNED VEC weights[49]; /* in one place, since `pitch` apart they have more addresses than there are registers */
-    const VEC *wv = weights;
-    if (pattern) DW_UNROLL for (int k = 0; k < K * K; k++) weights[k] = DW(load)(w + k * pitch);
+    const VEC *wv = laid ? laid : weights;
+    if (pattern && !laid) DW_UNROLL for (int k = 0; k < K * K; k++) weights[k] = DW(load)(w + k * pitch);
     if (pattern && K > 3) DW_HIDE(wv); /* 9 weights fit the registers, of 25 gcc would spill most */
     x += g->x0 + c * S;
     y += c;
@@ -188,6 +189,12 @@ DW_INLINE void DW(plane_rows)(
         const int T, const int strip, const int pattern) {
     const ptrdiff_t period = pattern ? g->period : 1, pitch = pattern ? g->ww : 0;
     const ptrdiff_t apart = pattern ? DW(vectors_apart)(period) : LANES;
+    /* The weights of each place in the period, where they fit: to lay them side by side takes a quarter of a strip's time (5x5 from
+     * afar; not measured with other vectors than AVX2's). */
+    DW_ALIGNED VEC laid[DW_PACKED_BYTES / sizeof(VEC)];
+    const int all = DW_BYTES == 32 && pattern && apart / LANES * (K * K) <= (ptrdiff_t)(DW_PACKED_BYTES / sizeof(VEC));
+    for (ptrdiff_t k = 0; k < (all ? apart / LANES * (K * K) : 0); k++)
+        laid[k] = DW(load)(w + k / (K * K) * LANES % period + k % (K * K) * pitch);
     /* Four strips share their weights, but for rows of a multiple of 4 KB, which are rivals for the same lines of L1 (3x3: 1.4 times), and
      * what comes from afar, in more rows than the CPU follows (1000x1000x3 and 8 x 224x224x3: 1.3 to 1.7; in L2 0.87). */
     const int few = !pattern || g->far || (K == 3 && g->xh * REAL_SIZE % 4096 == 0);
@@ -200,8 +207,9 @@ DW_INLINE void DW(plane_rows)(
             for (ptrdiff_t c = base; c < dw_min(base + apart, g->cols); c += LANES) {
                 const ptrdiff_t phase = pattern ? c % period : 0;
                 const VEC b = !bias ? DW(splat)(0) : pattern ? DW(load)(bias + phase) : DW(splat)(*bias);
-                if (many) DW(plane_column)(g, x, w + phase, b, y, r0, r1, c, apart, pitch, K, S, T, strip, pattern, 0);
-                else if (T > 1) DW(plane_column)(g, x, w + phase, b, y, r0, r1, c, apart, pitch, K, S, 1, strip, pattern, 1);
+                const VEC *const own = all ? laid + (c - base) / LANES * (K * K) : NULL;
+                if (many) DW(plane_column)(g, x, w + phase, own, b, y, r0, r1, c, apart, pitch, K, S, T, strip, pattern, 0);
+                else if (T > 1) DW(plane_column)(g, x, w + phase, own, b, y, r0, r1, c, apart, pitch, K, S, 1, strip, pattern, 1);
             }
             if (many) base += (T - 1) * apart;
         }
