@@ -573,14 +573,14 @@ cdef inline bint rival_rows(const GradPlan* p, Py_ssize_t apart) noexcept nogil:
 
 
 cdef inline Py_ssize_t fitting_rows(const GradPlan* p, Py_ssize_t pixel) noexcept nogil:
-    """How many rows of outputs fit the scratch, `pixel` bytes of each number of channels, with the rows of x that they see."""
+    """How many rows of outputs fit the scratch, `pixel` bytes a pixel, with the rows of x that they see; none: 0 or less."""
     cdef Py_ssize_t rest = SCRATCH_BYTES // pixel - (p.rows.taps - p.rows.step) * p.cols.size
     return rest // (p.rows.step * p.cols.size + (0 if p.in_place else p.cols.out))
 
 
 cdef inline bint any_rows(const GradPlan* p) noexcept nogil:
     """Whether any rows of a unit of pixels may be taken by themselves in the same order of sums: of one phase of columns, where
-    they are not taken in strips."""
+    they are not taken in strips.  Not asked of kernels one tap wide, which go down the columns and are not copied."""
     return p.cols.phases == 1 and not (p.taps == 9 and p.cols.taps == 3 and p.rows.step == p.cols.step == 1
                                        and p.cols.out <= DW_STRIPED)
 
@@ -626,7 +626,8 @@ cdef inline GradFamily choose_family(GradPlan* p, bint last, Py_ssize_t size) no
 
 
 cdef inline void set_together(GradPlan* p, Py_ssize_t size, Py_ssize_t height) noexcept nogil:
-    """Of copied pixels: the blocks of a visit, as many as fit with a unit of `height` rows or with bands of it that share few.
+    """Of copied pixels: the blocks of a visit, as many as fit with a unit of `height` rows or with bands of it that share few, of
+    p.fit rows (no band is empty: kernels no higher than their stride share none, be the rows too long for the scratch or not).
 
     Neighbours a power of two apart are rivals for few sets, so that a visit for one line takes about as long as for two."""
     cdef Py_ssize_t copied = dw_min(p.rows.size, (height - 1) * p.rows.step + p.rows.taps) * p.cols.size, pixel, rows
@@ -636,11 +637,11 @@ cdef inline void set_together(GradPlan* p, Py_ssize_t size, Py_ssize_t height) n
         pixel = p.together * p.lanes * size
         # with AVX2 more than STAGED_BYTES do not pay beyond L1 (14x14x512, 3x3: 0.85)
         if copied * pixel <= (L1_BYTES if DW_VECTOR_BYTES == 32 and pixel > STAGED_BYTES else SCRATCH_BYTES):
-            p.fit = p.rows.out
+            p.fit = p.rows.out          # any unit is one band
             return
         rows = fitting_rows(p, pixel)
         # 56x56x512, 3x3 at stride 2: 1.15 to 1.8 times as fast; from pixels 1 KB apart 0.6 to 1
-        if (pixel <= STAGED_BYTES and any_rows(p) and p.cols.dilation * p.xw * size % 2048 == 0
+        if (rows > 0 and pixel <= STAGED_BYTES and any_rows(p) and p.cols.dilation * p.xw * size % 2048 == 0
                 and rows * p.rows.step >= 2 * (p.rows.taps - p.rows.step)):
             p.fit = rows
             return

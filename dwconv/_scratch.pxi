@@ -253,7 +253,7 @@ cdef void staged_task(const Plan* shared, Py_ssize_t task, const real* x, const 
         at += step
         channels = dw_max(dw_min(at, p.channels) - c, lanes)      # the first chunk may be cut by the alignment
         own = bias + c if bias else bias
-        near = near_weights(&p, w + c, own, channels, scratch)    # once: all phases have the same taps
+        near = near_weights(&p, w + c, own, channels, scratch)    # once for all column phases
         for fw in range(shared.cols.phases):
             cols = phase_of(&shared.cols, fw, &col0)
             for window in range(p.windows):
